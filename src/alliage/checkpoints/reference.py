@@ -1,0 +1,179 @@
+"""From what a user writes to files on this machine: folders, files, hub ids."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alliage.errors import AlliageError, Problem, UsageError, nearest
+
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+_HUB_ID = re.compile(r"^(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
+_HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja"]
+# Read in this order of preference: never a pickle where safetensors lie beside it.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The weight files of a checkpoint.
+
+    Attributes:
+        folder: where configuration and tokenizer lie; None for a file by itself.
+        files: the weight files, in the order of their names.
+        index: tensor name -> file, where an index says so.
+    """
+
+    folder: Path | None
+    files: tuple[Path, ...]
+    index: Mapping[str, Path] | None = None
+
+
+def locate(ref: str | Path) -> Path:
+    """The local folder or file that a reference means; hub ids are fetched through the hub's cache.
+
+    Raises:
+        UsageError: nothing of that name, here or on the hub.
+    """
+    path = Path(ref).expanduser()
+    if path.exists():
+        return path
+    text = str(ref)
+    if "://" in text:
+        raise UsageError(
+            Problem(text, "is a URL; expected a local path or a hub id.", "Fetch it first.")
+        )
+    match = _HUB_ID.match(text)
+    if isinstance(ref, Path) or match is None or text.startswith(".") or _has_weight_ending(text):
+        raise UsageError(Problem(text, "does not exist.", _neighbours(path)))
+    return _from_hub(match["repo"], match["revision"], path)
+
+
+def find_weights(path: Path) -> WeightFiles:
+    """The weight files of a folder, or what a single file or index stands for.
+
+    Raises:
+        AlliageError: no weights there, or an index that names impossible files.
+    """
+    if path.is_file():
+        if path.name.endswith(".index.json"):
+            return _from_index(path)
+        if not _has_weight_ending(path.name):
+            raise UsageError(
+                Problem(
+                    str(path),
+                    "is no weight file.",
+                    "Expected a folder, *.safetensors, *.bin or *.index.json.",
+                )
+            )
+        return WeightFiles(None, (path,))
+    is_adapter = (path / ADAPTER_CONFIG).is_file()
+    for name in _ADAPTER_WEIGHTS if is_adapter else _WEIGHTS:
+        if (path / name).is_file():
+            return WeightFiles(path, (path / name,))
+        index = path / f"{name}.index.json"
+        if index.is_file():
+            return _from_index(index)
+    others = sorted(path.glob("*.safetensors"))
+    if len(others) == 1 and not is_adapter:
+        return WeightFiles(path, (others[0],))
+    what = "adapter weights" if is_adapter else "weights"
+    found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
+    raise AlliageError(
+        Problem(
+            str(path),
+            f"no {what} in it: expected {' or '.join(_ADAPTER_WEIGHTS if is_adapter else _WEIGHTS)}"
+            f" (or an index), found {found}.",
+        )
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        AlliageError: it does not.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise AlliageError(Problem(str(path), f"is not readable JSON: {error}.")) from None
+    if not isinstance(content, dict):
+        raise AlliageError(
+            Problem(str(path), f"expected a JSON object, found {type(content).__name__}.")
+        )
+    return content
+
+
+def _from_index(index: Path) -> WeightFiles:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise AlliageError(Problem(str(index), "has no weight_map of tensor names to files."))
+    folder = index.parent
+    problems = []
+    for file in sorted({str(file) for file in weight_map.values()}):
+        if Path(file).name != file or not _has_weight_ending(file):
+            problems.append(
+                Problem(
+                    str(index),
+                    f"names {file!r}; expected a weight file in the same folder.",
+                    "The index is wrong or hostile: do not use it.",
+                )
+            )
+        elif not (folder / file).is_file():
+            problems.append(
+                Problem(
+                    str(index), f"names {file}, which is not there.", "Fetch the missing shard."
+                )
+            )
+    if problems:
+        raise AlliageError(problems)
+    mapping = {name: folder / str(file) for name, file in weight_map.items()}
+    return WeightFiles(folder, tuple(sorted(set(mapping.values()))), mapping)
+
+
+def _from_hub(repo: str, revision: str | None, path: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    fix = _neighbours(path)
+    download: Callable[..., str] = snapshot_download
+    try:
+        return Path(download(repo, revision=revision, allow_patterns=_HUB_FILES))
+    except RepositoryNotFoundError:
+        what = "is neither a local path nor a model on the hub that you may read."
+    except RevisionNotFoundError:
+        what = f"the hub's {repo} has no revision {revision!r}."
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, HFValidationError):
+        what = "is no local path, and the hub's cache lacks it while the hub cannot be reached."
+        fix = fix or "Check the name, or fetch it where there is a network: hf download " + repo
+    raise UsageError(Problem(f"{repo}@{revision}" if revision else repo, what, fix))
+
+
+def _neighbours(path: Path) -> str:
+    """Names like the missing one in its folder; the nearest existing folder otherwise."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"{parent} does not exist either."
+    names = _visible(parent.iterdir())
+    return nearest(path.name, names) if names else ""
+
+
+def _visible(paths: Iterable[Path]) -> list[str]:
+    return [path.name for path in paths if not path.name.startswith(".")][:1000]
+
+
+def _has_weight_ending(name: str) -> bool:
+    return name.endswith((".safetensors", ".bin", ".index.json"))

@@ -1,0 +1,173 @@
+"""Reading safetensors files by byte range.
+
+The format (https://github.com/huggingface/safetensors#format): eight bytes of header length,
+little-endian; a JSON header of that length; the tensors' bytes, without holes. The header comes
+from anywhere, so nothing in it is believed before it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from alliage.checkpoints import dtypes
+from alliage.checkpoints.spec import TensorSpec
+from alliage.errors import AlliageError, Problem
+
+_LENGTH_BYTES = 8
+_LARGEST_HEADER = 100_000_000  # the limit of the reference implementation
+_DAMAGED = "The file is damaged or incomplete: fetch or save it again."
+
+
+class SafetensorsFile:
+    """One open safetensors file. Reads are thread-safe: they share no file position."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` and check its header.
+
+        Raises:
+            AlliageError: the file cannot be read or its header contradicts itself or the file;
+                all problems of the header at once.
+        """
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise AlliageError(Problem(str(path), f"cannot be opened: {error.strerror}.")) from None
+        try:
+            self.specs, self.metadata = _read_header(path, self._fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def read_into(self, spec: TensorSpec, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with a tensor's bytes from element `start` on, as stored."""
+        offset = spec.start + start * dtypes.itemsize(spec.dtype)
+        filled, wanted = 0, len(buffer)
+        while filled < wanted:
+            count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+            if count == 0:
+                raise AlliageError(
+                    Problem(
+                        f"{self.path}: {spec.name}",
+                        f"ends after {filled} of {wanted} bytes: the file became shorter "
+                        "while it was read.",
+                    )
+                )
+            filled += count
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    size = os.fstat(fd).st_size
+    length = int.from_bytes(os.pread(fd, _LENGTH_BYTES, 0), "little")
+    if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _LARGEST_HEADER):
+        what = f"is no safetensors file, or a truncated one: {size} bytes"
+        if size >= _LENGTH_BYTES:
+            what += f", header length {length}"
+        raise AlliageError(Problem(str(path), what + ".", _DAMAGED))
+    try:
+        header = json.loads(os.pread(fd, length, _LENGTH_BYTES), object_pairs_hook=_no_twins)
+    except (ValueError, RecursionError) as error:
+        raise AlliageError(
+            Problem(str(path), f"the header is not valid JSON: {error}.", _DAMAGED)
+        ) from None
+    if not isinstance(header, dict):
+        raise AlliageError(Problem(str(path), "the header is not a JSON object.", _DAMAGED))
+
+    metadata = header.pop("__metadata__", None) or {}
+    problems: list[Problem] = []
+    if not isinstance(metadata, dict):
+        problems.append(Problem(str(path), "__metadata__ in the header is not an object."))
+        metadata = {}
+    specs: dict[str, TensorSpec] = {}
+    ranges: list[tuple[int, int, str]] = []
+    data_start = _LENGTH_BYTES + length
+    for name, entry in header.items():
+        wrong = _entry_error(entry)
+        if wrong:
+            problems.append(Problem(f"{path}: {name}", wrong, _DAMAGED))
+            continue
+        begin, end = entry["data_offsets"]
+        specs[name] = TensorSpec(
+            name, tuple(entry["shape"]), entry["dtype"], path, data_start + begin
+        )
+        ranges.append((begin, end, name))
+
+    problems += _range_errors(path, ranges, size - data_start, complete=not problems)
+    if problems:
+        raise AlliageError(problems)
+    return specs, {str(key): str(value) for key, value in metadata.items()}
+
+
+def _entry_error(entry: Any) -> str:
+    """What is wrong with one tensor's header entry, or nothing."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        return "its header entry lacks dtype, shape or data_offsets."
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or not dtypes.is_known(dtype):
+        return f"has the unknown type {dtype!r}."
+    if not isinstance(shape, list) or not all(_is_size(n) for n in shape):
+        return f"has an impossible shape {shape!r}."
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+        return f"has impossible offsets {offsets!r}."
+    expected = math.prod(shape) * dtypes.itemsize(dtype)
+    found = offsets[1] - offsets[0]
+    if found != expected:
+        return f"{dtype}{shape} takes {expected} bytes, its offsets {offsets} span {found}."
+    return ""
+
+
+def _range_errors(
+    path: Path, ranges: list[tuple[int, int, str]], data_size: int, *, complete: bool
+) -> list[Problem]:
+    """Overlaps, holes and tensors beyond the end of the file.
+
+    Where some entries were refused (`complete` is false), holes are theirs and are not reported.
+    """
+    problems, position = [], 0
+    for begin, end, name in sorted(ranges):
+        if begin < position:
+            problems.append(
+                Problem(f"{path}: {name}", "its bytes overlap another tensor's.", _DAMAGED)
+            )
+        elif begin > position and complete:
+            problems.append(
+                Problem(f"{path}: {name}", f"{begin - position} unclaimed bytes before it.")
+            )
+        if end > data_size:
+            problems.append(
+                Problem(
+                    f"{path}: {name}",
+                    f"ends at byte {end} of the data, the file has {data_size}.",
+                    _DAMAGED,
+                )
+            )
+        position = max(position, end)
+    if complete and not problems and position < data_size:
+        problems.append(
+            Problem(str(path), f"{data_size - position} bytes after the last tensor.", _DAMAGED)
+        )
+    return problems
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; json itself would keep the last one."""
+    counts = Counter(key for key, _ in pairs)
+    twins = [key for key, count in counts.items() if count > 1]
+    if twins:
+        raise ValueError(f"the key {twins[0]!r} appears {counts[twins[0]]} times")
+    return dict(pairs)

@@ -1,0 +1,65 @@
+"""The `alliage` command: its subcommands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+import alliage
+from alliage.cli import console
+from alliage.errors import AlliageError
+
+# One module for each; the command's function has the module's name, "_" for "-".
+COMMANDS = (
+    "inspect",
+)  # fmt: skip
+
+app = typer.Typer(
+    name="alliage",
+    help="Measure, merge, prune, tune and check fine-tuned models that share one ancestor.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"alliage {alliage.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name in COMMANDS:
+    _module = import_module(f"alliage.cli.{_name.replace('-', '_')}")
+    _examples = "\n\n".join(f"  {line}" for line in _module.EXAMPLES)
+    app.command(_name, epilog=f"Examples:\n\n{_examples}")(
+        getattr(_module, _name.replace("-", "_"))
+    )
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 failed, 2 usage or recipe, 3 a check said no."""
+    try:
+        app()
+    except AlliageError as error:
+        console.problems(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

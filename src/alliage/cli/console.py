@@ -1,0 +1,103 @@
+"""What every command shares: options, tables on stdout, progress and problems on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from alliage.errors import AlliageError
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no notes on stderr.")]
+
+
+def print_json(content: Any) -> None:
+    """The one JSON document of a run with --json."""
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1
+) -> None:
+    """A table for people; columns from `numbers_from` on are right-aligned."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < numbers_from else "right")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:  # a file or a pipe: no folding
+        console.width = 10_000
+    console.print(table)
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """One line for people on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+def problems(error: AlliageError) -> None:
+    """Every problem on its own line on stderr."""
+    for problem in error.problems:
+        print(f"alliage: {problem}", file=sys.stderr)
+    if len(error.problems) > 1:
+        print(f"alliage: {len(error.problems)} problems.", file=sys.stderr)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr: call the yielded function with (stage, done, of).
+
+    Prints nothing with `quiet`, or where stderr is no terminal.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, disable=quiet or not console.is_terminal,
+    )  # fmt: skip
+    tasks: dict[str, Any] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done, total=total)
+
+    with bar:
+        yield show
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people, in powers of ten.
+
+    >>> size(1_340_000)
+    '1.3 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if nbytes < 1000 or unit == "TB":
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,65 @@
+"""Errors that say where, what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: the file, tensor or key concerned, as the user would name it.
+        what: what was expected and what was found, one sentence.
+        fix: what to do about it, one sentence, or nothing where nothing helps.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" {self.fix}" if self.fix else "")
+
+
+class AlliageError(Exception):
+    """Something failed. Carries every problem that was found, not only the first.
+
+    The command line prints each problem on its own line and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UsageError(AlliageError):
+    """The command, the recipe or an argument is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class CheckFailed(AlliageError):
+    """A check ran to its end and said no."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest the known names nearest to a wrong one, as a sentence.
+
+    >>> nearest("tise", ["ties", "average"])
+    "Did you mean 'ties'?"
+    >>> nearest("zzz", ["ties", "average"])
+    "Known: 'average', 'ties'."
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "Known: " + ", ".join(repr(name) for name in names) + "." if names else ""

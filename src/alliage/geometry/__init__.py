@@ -1,0 +1,1 @@
+"""How far apart task vectors are, what they share, and maps of both."""

@@ -1,0 +1,1 @@
+"""One checkpoint out of several: methods, recipe, plan, engine."""

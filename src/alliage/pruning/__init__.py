@@ -1,0 +1,1 @@
+"""A shallower checkpoint: which layers to keep, and their removal on disk."""

@@ -1,0 +1,1 @@
+"""Whole experiments, and the results store."""

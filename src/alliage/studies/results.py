@@ -1,0 +1,134 @@
+"""The results store: Parquet tables with units in their metadata, one file for each run.
+
+A results folder is any folder; its tables are the files `<table>-<run>.parquet` in it and below it.
+Every writer makes files of its own, so several may write at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alliage.errors import AlliageError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# table -> column -> (type, unit or meaning)
+TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "distances": {
+        "metric": ("string", "name of the metric"),
+        "first": ("string", "model"),
+        "second": ("string", "model"),
+        "module": ("string", "module, layer or model, by what was compared"),
+        "layer": ("int64", "index from 0; -1 outside the stack"),
+        "kind": ("string", "query, key, value, output, mlp, ..."),
+        "value": ("float64", "of the metric: geodesic in radians, l2 in weights, cosine without"),
+    },
+    "models": {
+        "model": ("string", "name"),
+        "role": ("string", "base, single, merged or pruned"),
+        "method": ("string", "how it was made: full, lora, ties, best-n, ..."),
+        "path": ("string", "folder or hub id"),
+        "layers": ("int64", "count"),
+        "parameters": ("int64", "count"),
+        "bytes": ("int64", "bytes on disk"),
+    },
+    "scores": {
+        "model": ("string", "name"),
+        "task": ("string", "name"),
+        "split": ("string", "train, validation or test"),
+        "metric": ("string", "accuracy, f1, matthews, ece, seconds, ..."),
+        "value": ("float64", "of the metric: shares from 0 to 1, matthews from -1 to 1"),
+        "examples": ("int64", "count"),
+    },
+    "reliability": {
+        "model": ("string", "name"),
+        "task": ("string", "name"),
+        "split": ("string", "train, validation or test"),
+        "low": ("float64", "lower edge of the bin of confidence"),
+        "high": ("float64", "upper edge of the bin of confidence"),
+        "confidence": ("float64", "mean confidence in the bin"),
+        "accuracy": ("float64", "share of right answers in the bin"),
+        "examples": ("int64", "count"),
+    },
+}
+
+
+def write_table(
+    folder: str | Path, table: str, rows: Iterable[Mapping[str, Any]], *, command: str = ""
+) -> Path:
+    """Write the rows of one run; the file appears only when complete.
+
+    Args:
+        folder: the results folder; made if missing.
+        table: one of `TABLES`.
+        rows: each with the table's columns, no more and no fewer.
+        command: the command that made them, kept in the file's metadata.
+
+    Returns:
+        the file, named after its content: writing the same rows again writes the same file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = TABLES[table]
+    schema = pa.schema(
+        [
+            pa.field(name, pa.type_for_alias(kind), metadata={"unit": unit})
+            for name, (kind, unit) in columns.items()
+        ],
+        metadata={"alliage.table": table, "alliage.command": command},
+    )
+    content = [dict(row) for row in rows]
+    for row in content:
+        if row.keys() != columns.keys():
+            raise ValueError(f"{table} has the columns {list(columns)}, got {list(row)}")
+    digest = hashlib.sha256(json.dumps([command, content]).encode()).hexdigest()[:16]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{table}-{digest}.parquet"
+    partial = folder / f".{target.name}.{os.getpid()}"
+    pq.write_table(pa.Table.from_pylist(content, schema=schema), partial)
+    partial.replace(target)
+    return target
+
+
+def read_table(folder: str | Path, table: str) -> pd.DataFrame:
+    """All rows of a table in a results folder and below it; repeated rows once.
+
+    A folder without the table gives an empty frame with its columns.
+
+    Raises:
+        AlliageError: files that are damaged or hold another table; all of them.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = list(TABLES[table])
+    frames, problems = [], []
+    for path in sorted(Path(folder).rglob(f"{table}-*.parquet")):
+        if path.name.startswith("."):
+            continue
+        try:
+            frame = pq.read_table(path).to_pandas()
+        except (pa.ArrowInvalid, OSError) as error:
+            problems.append(Problem(str(path), f"is no readable Parquet file: {error}"))
+            continue
+        if list(frame.columns) != columns:
+            problems.append(
+                Problem(str(path), f"expected the columns {columns}, found {list(frame.columns)}.")
+            )
+            continue
+        frames.append(frame)
+    if problems:
+        raise AlliageError(problems)
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    table_rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return table_rows.drop_duplicates(ignore_index=True)

@@ -1,0 +1,1 @@
+"""The conformance suite that every merge method passes."""
