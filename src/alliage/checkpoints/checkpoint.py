@@ -124,6 +124,11 @@ class Checkpoint:
         spec = self._specs[name]
         self._files[spec.file].read_into(spec, start, buffer)
 
+    @property
+    def sources(self) -> list[SafetensorsFile | TorchFile]:
+        """The open weight files, with the metadata of their headers."""
+        return list(self._files.values())
+
     @cached_property
     def ties(self) -> Mapping[str, str]:
         """Names that stand for the same weights as another: later name -> the one that counts."""

@@ -39,7 +39,7 @@ def describe_input(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
         "role": role,
         "ref": checkpoint.ref,
         "path": str(checkpoint.path.resolve()),
-        "files": _digests(files),
+        "files": _digests(files, files[0].parent),
     }
 
 
@@ -47,10 +47,19 @@ def describe(
     command: str,
     recipe: Mapping[str, Any],
     inputs: Iterable[Mapping[str, Any]],
+    folder: Path,
     outputs: Iterable[Path],
     **more: Any,
 ) -> dict[str, Any]:
     """The content of alliage.json: what was run, on which bytes, by which versions.
+
+    Args:
+        command: the command that made the output.
+        recipe: its settings, as plain values.
+        inputs: what `describe_input` returned of each.
+        folder: the output's folder.
+        outputs: files in it whose bytes are to be vouched for.
+        more: further facts about the output, such as its task.
 
     No time of day is in it, so the same run on the same inputs writes the same file.
     """
@@ -65,7 +74,7 @@ def describe(
         "recipe": dict(recipe),
         "recipe_sha256": _digest_of(recipe),
         "inputs": list(inputs),
-        "outputs": _digests(outputs),
+        "outputs": _digests(outputs, folder),
         "versions": versions,
         **more,
     }
@@ -123,12 +132,12 @@ def _compare(path: Path, entry: Mapping[str, Any], role: str) -> Problem | None:
     return None
 
 
-def _digests(files: Iterable[Path]) -> list[dict[str, Any]]:
+def _digests(files: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
     paths = sorted(files)
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256, paths))
     return [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+        {"file": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": digest}
         for path, digest in zip(paths, digests, strict=True)
     ]
 

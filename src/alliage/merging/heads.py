@@ -1,0 +1,65 @@
+"""The models' task heads, kept beside a merged body.
+
+A head belongs to one task: averaging two of them means nothing. Each goes, with its labels, into
+`heads/<model>/`, from where `alliage evaluate` puts it back on the merged body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
+from alliage.merging.planning import Plan
+from alliage.vectors import TaskVector
+
+FOLDER = "heads"
+_KINDS = {
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+}
+
+
+def write_heads(plan: Plan, folder: OutputFolder) -> None:
+    """Write each model's head.safetensors and head.json."""
+    for vector in plan.vectors:
+        names = plan.left_apart.get(vector.name)
+        if not names:
+            continue
+        source = vector.tuned if isinstance(vector, TaskVector) else vector.adapter
+        home = folder.staging / FOLDER / vector.name
+        home.mkdir(parents=True)
+        bare = {_in_model(source, name): name for name in names}
+        specs = source.specs()
+        layout = plan_layout(
+            ((name, specs[stored].dtype, specs[stored].shape) for name, stored in bare.items()),
+            stem="head",
+        )
+        with TensorWriter(home, layout) as writer:
+            for name, stored in bare.items():
+                writer.copy(name, source, stored)
+        folder.add_json(f"{FOLDER}/{vector.name}/head.json", _describe(source))
+
+
+def _in_model(source: Checkpoint, stored: str) -> str:
+    """A head tensor's name in the model, whatever an adapter's file calls it."""
+    return next((name for name, file in source.adapter_saved.items() if file == stored), stored)
+
+
+def _describe(source: Checkpoint) -> dict[str, Any]:
+    """What a head decides: from alliage.json of a model that Alliage tuned, else from config."""
+    record = (provenance.read(source.folder) if source.folder is not None else None) or {}
+    config = source.config or {}
+    labels = record.get("labels")
+    if labels is None and isinstance(config.get("id2label"), dict):
+        by_number = {int(key): label for key, label in config["id2label"].items()}
+        labels = [by_number[key] for key in sorted(by_number)]
+    architecture = (config.get("architectures") or [""])[0]
+    kind = next((kind for end, kind in _KINDS.items() if architecture.endswith(end)), None)
+    return {
+        "task": record.get("task"),
+        "kind": record.get("kind", kind),
+        "labels": labels,
+        "num_labels": len(labels) if labels else config.get("num_labels"),
+    }

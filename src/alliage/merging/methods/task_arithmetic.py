@@ -1,0 +1,27 @@
+"""Task arithmetic (Ilharco et al. 2023)."""
+
+from typing import Annotated
+
+from torch import Tensor
+
+from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+
+
+@method("task_arithmetic", unit="block", space="delta", paper="arXiv:2212.04089")
+def task_arithmetic(
+    deltas: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf"))] = 0.4,
+) -> Tensor:
+    """Add the task vectors: λ Σ wᵢτᵢ.
+
+    Args:
+        deltas: [n, ...], the task vectors.
+        weight: wᵢ; a negative one takes a task away.
+        scale: λ; 0.4 is the recipe for merging without a validation set (arXiv:2306.01708).
+
+    Returns:
+        [...], to be added to the base.
+    """
+    return weighted_sum(deltas, weight) * scale

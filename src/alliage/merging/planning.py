@@ -1,0 +1,304 @@
+"""From a recipe to a plan: headers only, every problem at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.names import is_task_head
+from alliage.checkpoints.writer import Layout, plan_layout
+from alliage.errors import AlliageError, Problem, UsageError
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.registry import Method
+from alliage.vectors import LowRankVector, ScalingVector, TaskVector
+from alliage.vectors import open as open_vector
+
+DEFAULT_MEMORY = 2**30
+_BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
+_SMALLEST_BLOCK = 2**12
+_COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
+
+
+@dataclass(frozen=True, slots=True)
+class MergedTensor:
+    """One parameter that the method computes.
+
+    Attributes:
+        name: the base's name of it.
+        spec: in the base.
+        dtype: code of the output's type.
+        copies: further names that get the same bytes (tied weights).
+    """
+
+    name: str
+    spec: TensorSpec
+    dtype: str
+    copies: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that a merge will do, known before the first tensor is read.
+
+    Attributes:
+        recipe, method, arguments: what was asked for, defaults filled in.
+        base: the donor of names, configuration and tokenizer: the base, or the first model.
+        vectors: the models, in the order of the recipe.
+        merged: the parameters that the method computes.
+        converted: parameters that no model changes but whose type the output changes.
+        copied: names of tensors that are copied from the base as they are.
+        left_apart: model -> its task heads' names; they are kept in folders of their own.
+        layout: the output's files; None where problems forbid one.
+        problems: whatever keeps the plan from being run.
+        memory: the budget in bytes that blocks are cut for.
+        threads: workers.
+    """
+
+    recipe: MergeRecipe
+    method: Method
+    arguments: dict[str, Any]
+    base: Checkpoint | None = None
+    vectors: list[TaskVector | LowRankVector | ScalingVector] = field(default_factory=list)
+    merged: list[MergedTensor] = field(default_factory=list)
+    converted: list[MergedTensor] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
+    left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    layout: Layout | None = None
+    problems: list[Problem] = field(default_factory=list)
+    memory: int = DEFAULT_MEMORY
+    threads: int = 1
+
+    @property
+    def numel(self) -> int:
+        """Elements of the whole vector: all merged parameters, tied ones once."""
+        return sum(tensor.spec.numel for tensor in self.merged)
+
+    @property
+    def block(self) -> int:
+        """Elements of a block, so that all threads together stay within `memory`."""
+        per_element = 4 * (_COPIES * len(self.vectors) + 4)
+        fitting = self.memory // (per_element * max(self.threads, 1))
+        return max(_SMALLEST_BLOCK, min(_BLOCK, fitting // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
+
+    @property
+    def working_memory(self) -> int:
+        """Bytes of anonymous memory that blocks take, beside the interpreter and its libraries."""
+        return 4 * (_COPIES * len(self.vectors) + 4) * self.block * self.threads
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of tensors, over all passes that are certain."""
+        if self.base is None:
+            return 0
+        passes = 1 + (self.method.first_pass is not None)
+        models = sum(_stored_bytes(vector) for vector in self.vectors)
+        specs = self.base.specs()
+        changed = sum(tensor.spec.nbytes for tensor in self.merged)
+        once = sum(tensor.spec.nbytes for tensor in self.converted)
+        once += sum(specs[name].nbytes for name in self.copied)
+        return passes * (models + changed) + once
+
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes of the output's weight files."""
+        return self.layout.nbytes if self.layout is not None else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values, for people and for JSON."""
+        return {
+            "method": self.method.name,
+            "arguments": self.arguments,
+            "base": self.base.ref if self.base is not None else None,
+            "models": [vector.name for vector in self.vectors],
+            "tensors_merged": len(self.merged),
+            "tensors_converted": len(self.converted),
+            "tensors_copied": len(self.copied),
+            "elements_merged": self.numel,
+            "tied": dict(self.base.ties) if self.base is not None else {},
+            "heads_left_apart": {name: list(heads) for name, heads in self.left_apart.items()},
+            "output_dtypes": dict(Counter(tensor.dtype for tensor in self.merged)),
+            "output_files": list(self.layout.shards) if self.layout is not None else [],
+            "bytes_to_read": self.bytes_to_read,
+            "bytes_to_write": self.bytes_to_write,
+            "working_memory": self.working_memory,
+            "threads": self.threads,
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+def plan(recipe: MergeRecipe, *, memory: int = DEFAULT_MEMORY, threads: int = 1) -> Plan:
+    """Open every model of a recipe and decide what becomes of each tensor.
+
+    Nothing but headers is read. Misfits between the files do not raise: they are the plan's
+    `problems`, all of them.
+
+    Args:
+        recipe: what to merge.
+        memory: bytes of anonymous memory that blocks may take.
+        threads: workers.
+
+    Raises:
+        UsageError: the recipe itself is wrong.
+    """
+    method, arguments = recipe.settings()
+    made = Plan(recipe, method, arguments, memory=memory, threads=threads)
+    if recipe.base is None and method.space == "delta" and method.unit == "block":
+        raise UsageError(
+            Problem(
+                "base", f"{method.name} needs the models' common base.", "Add base: to the recipe."
+            )
+        )
+    made.base = _open_base(recipe, made.problems)
+    if made.base is None:
+        return made
+    for entry in recipe.models:
+        try:
+            vector = open_vector(entry.model, made.base, name=entry.name)
+        except AlliageError as error:
+            made.problems += error.problems
+            continue
+        made.vectors.append(vector)
+    _make_names_unique(made.vectors)
+    if made.problems:
+        return made
+    if method.unit == "factors":
+        _plan_factors(made)
+    else:
+        _plan_blocks(made)
+    return made
+
+
+def _open_base(recipe: MergeRecipe, problems: list[Problem]) -> Checkpoint | None:
+    """The recipe's base; without one the first model, or what the first adapter adapts."""
+    try:
+        if recipe.base is not None:
+            base = open_checkpoint(recipe.base)
+        else:
+            first = open_checkpoint(recipe.models[0].model)
+            found = first.base if first.adapter is not None else first
+            if found is None:
+                raise UsageError(
+                    Problem(
+                        first.ref, "is an adapter that names no base.", "Add base: to the recipe."
+                    )
+                )
+            base = found
+    except AlliageError as error:
+        problems += error.problems
+        return None
+    if base.adapter is not None:
+        problems.append(Problem(base.ref, "is an adapter; a base must be a full model."))
+        return None
+    return base
+
+
+def _plan_blocks(made: Plan) -> None:
+    base = made.base
+    assert base is not None
+    for vector in made.vectors:
+        heads = vector.heads
+        if heads:
+            made.left_apart[vector.name] = heads
+    changed = {name for vector in made.vectors for name in vector.shapes}
+    copies: dict[str, list[str]] = {}
+    for later, first in base.ties.items():
+        copies.setdefault(first, []).append(later)
+    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
+    # A task head of the base that no model shares belongs to none of the merged tasks.
+    drop = {name for name in base.specs() if is_task_head(name) and name not in changed}
+    outputs: list[tuple[str, str, tuple[int, ...]]] = []
+    for name, spec in base.specs().items():
+        if name in base.ties or name in drop:
+            continue
+        names = (name, *copies.get(name, ()))
+        dtype = wanted if wanted is not None and spec.is_weight else spec.dtype
+        if name in changed:
+            made.merged.append(MergedTensor(name, spec, dtype, names[1:]))
+        elif dtype != spec.dtype:
+            made.converted.append(MergedTensor(name, spec, dtype, names[1:]))
+        else:
+            made.copied += names
+        outputs += [(each, dtype, spec.shape) for each in names]
+    if not changed:
+        made.problems.append(Problem(base.ref, "no model changes any of its parameters."))
+    made.layout = plan_layout(outputs)
+
+
+def _plan_factors(made: Plan) -> None:
+    """Check that adapters have the same modules, ranks and scales, and lay out one like them."""
+    adapters = [vector for vector in made.vectors if isinstance(vector, LowRankVector)]
+    for vector in made.vectors:
+        if not isinstance(vector, LowRankVector):
+            made.problems.append(
+                Problem(
+                    vector.name,
+                    f"is no LoRA adapter; {made.method.name} works on LoRA factors.",
+                    "Choose a method with unit block: see `alliage methods`.",
+                )
+            )
+    if made.problems:
+        return
+    first = adapters[0]
+    for vector in adapters:
+        if vector.heads:
+            made.left_apart[vector.name] = vector.heads
+        if vector.saved_whole:
+            made.problems.append(
+                Problem(
+                    vector.name,
+                    f"saved {', '.join(vector.saved_whole)} whole beside its factors.",
+                    "Choose a method with unit block.",
+                )
+            )
+        made.problems += _misfits(first, vector)
+    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
+    made.layout = plan_layout(
+        (
+            (spec.name, wanted or spec.dtype, spec.shape)
+            for module in first.modules
+            for spec in first.stored(module)
+        ),
+        stem="adapter_model",
+    )
+
+
+def _misfits(first: LowRankVector, vector: LowRankVector) -> Sequence[Problem]:
+    missing = set(first.modules) ^ set(vector.modules)
+    if missing:
+        return [
+            Problem(
+                f"{vector.name}: {module}",
+                f"is adapted by only one of {first.name} and {vector.name}.",
+                "Averaged factors need adapters of the same modules.",
+            )
+            for module in sorted(missing)
+        ]
+    return [
+        Problem(
+            f"{vector.name}: {module}",
+            f"has rank {vector.rank(module)} and scale {vector.scale(module):g}, {first.name} has "
+            f"rank {first.rank(module)} and scale {first.scale(module):g}.",
+            "Averaged factors need one rank and one scale.",
+        )
+        for module in first.modules
+        if vector.rank(module) != first.rank(module) or vector.scale(module) != first.scale(module)
+    ]
+
+
+def _stored_bytes(vector: TaskVector | LowRankVector | ScalingVector) -> int:
+    checkpoint = vector.tuned if isinstance(vector, TaskVector) else vector.adapter
+    heads = set(vector.heads)
+    return sum(spec.nbytes for name, spec in checkpoint.specs().items() if name not in heads)
+
+
+def _make_names_unique(vectors: Sequence[TaskVector | LowRankVector | ScalingVector]) -> None:
+    counts = Counter(vector.name for vector in vectors)
+    seen: Counter[str] = Counter()
+    for vector in vectors:
+        if counts[vector.name] > 1:
+            seen[vector.name] += 1
+            vector.name = f"{vector.name}-{seen[vector.name]}"

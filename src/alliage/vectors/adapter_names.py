@@ -1,0 +1,54 @@
+"""From the module names that PEFT saw in memory to the tensor names in the base's files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from alliage.checkpoints import Checkpoint
+from alliage.checkpoints.names import align
+from alliage.errors import Problem, nearest
+
+
+def base_names(
+    base: Checkpoint, adapter: Checkpoint, names: Collection[str], problems: list[Problem]
+) -> dict[str, str]:
+    """The base's tensor for each tensor name of the adapted model; misfits go to `problems`.
+
+    Names match up to a leading prefix. Where they do not, transformers' own renaming between files
+    and memory is asked (ViT's files say `encoder.layer.0.attention.attention.query`, its modules
+    `layers.0.attention.q_proj`).
+    """
+    found = align(names, base.specs())
+    if found.missing:
+        renamed = _names_in_memory(base)
+        again = align(found.missing, renamed)
+        found.pairs.update({name: renamed[memory] for name, memory in again.pairs.items()})
+        problems += [
+            Problem(
+                f"{adapter.ref}: {name.removesuffix('.weight')}",
+                f"is adapted, but the base ({base.ref}) has no such module.",
+                f"The adapter belongs to another base? {nearest(name, base.specs())}",
+            )
+            for name in again.missing
+        ]
+    return found.pairs
+
+
+def _names_in_memory(base: Checkpoint) -> dict[str, str]:
+    """Parameter names in transformers' model -> names in the base's files; no weight is loaded."""
+    if base.config is None or "model_type" not in base.config:
+        return {}
+    try:
+        import torch
+        from transformers import AutoConfig, AutoModel
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, rename_source_key
+    except ImportError:  # without transformers, names match as they are or not at all
+        return {}
+    config = AutoConfig.for_model(**base.config)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    rules = [
+        rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)
+    ]
+    return {rename_source_key(name, rules, [])[0]: name for name in base.specs()}

@@ -1,0 +1,102 @@
+"""Which of a tuned model's tensors belong to which of its base's, and what stays apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alliage.checkpoints import Checkpoint
+from alliage.checkpoints.names import align, is_head, is_task_head
+from alliage.errors import Problem, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The outcome of matching a full model with its base.
+
+    Attributes:
+        pairs: base name -> tuned name, of weights with the same shape.
+        heads: tuned names of task heads, which stay apart from the task vector.
+        absent: base names of heads that the tuned model does without.
+        problems: everything that keeps the two from being compared.
+    """
+
+    pairs: dict[str, str]
+    heads: tuple[str, ...]
+    absent: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def match(base: Checkpoint, tuned: Checkpoint) -> Match:
+    """Match a full model with its base, by names up to a leading prefix.
+
+    A task head (classifier, score, ...) belongs to the task vector only where base and tuned model
+    have it with the same shape and the same labels; else it is kept apart. Integer buffers and the
+    second names of tied weights take no part.
+    """
+    base_specs, tuned_specs = base.specs(), tuned.specs()
+    alignment = align(base_specs, tuned_specs)
+    same_labels = _labels(base.config) == _labels(tuned.config)
+    pairs, heads, problems = {}, [], []
+    for name, tuned_name in alignment.pairs.items():
+        expected, found = base_specs[name], tuned_specs[tuned_name]
+        if not (expected.is_weight or found.is_weight):
+            continue
+        if name in base.ties:
+            if tuned_name not in tuned.ties:
+                problems.append(
+                    Problem(
+                        f"{found.file}: {tuned_name}",
+                        f"the base ties it to {base.ties[name]}, this model does not.",
+                        "Set tie_word_embeddings alike in both configurations, if it is the same.",
+                    )
+                )
+            continue
+        if is_task_head(tuned_name) and not (same_labels and expected.shape == found.shape):
+            heads.append(tuned_name)
+        elif expected.shape != found.shape:
+            problems.append(
+                Problem(
+                    f"{found.file}: {tuned_name}",
+                    f"expected the base's shape {list(expected.shape)}, found {list(found.shape)}.",
+                    "The model was tuned from another base, or its embeddings were resized.",
+                )
+            )
+        elif not (expected.is_weight and found.is_weight):
+            problems.append(
+                Problem(
+                    f"{found.file}: {tuned_name}",
+                    f"expected a weight like the base's {expected.dtype}, found {found.dtype}.",
+                    "Quantised weights cannot be compared: use the model before quantisation.",
+                )
+            )
+        else:
+            pairs[name] = tuned_name
+    for name in alignment.extra:
+        if is_head(name):
+            heads.append(name)
+        elif tuned_specs[name].is_weight and name not in tuned.ties:
+            problems.append(
+                Problem(
+                    f"{tuned_specs[name].file}: {name}",
+                    "is not in the base.",
+                    f"Another architecture? {nearest(name, base_specs)}",
+                )
+            )
+    absent = tuple(name for name in alignment.missing if is_head(name))
+    problems += [
+        Problem(
+            f"{tuned.ref}: {name}",
+            f"is in the base ({base.ref}) but not in the tuned model.",
+            f"Another architecture, or an incomplete save? {nearest(name, tuned_specs)}",
+        )
+        for name in alignment.missing
+        if not is_head(name) and base_specs[name].is_weight and name not in base.ties
+    ]
+    return Match(pairs, tuple(heads), absent, tuple(problems))
+
+
+def _labels(config: Mapping[str, Any] | None) -> Any:
+    config = config or {}
+    return config.get("id2label") or config.get("num_labels")
