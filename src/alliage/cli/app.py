@@ -16,6 +16,9 @@ from alliage.errors import AlliageError
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
     "inspect",
+    "merge",
+    "methods",
+    "verify",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints import open as open_checkpoint
@@ -20,6 +23,7 @@ from alliage.vectors import open as open_vector
 DEFAULT_MEMORY = 2**30
 _BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
 _SMALLEST_BLOCK = 2**12
+_BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
 _COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
 
 
@@ -106,6 +110,20 @@ class Plan:
     def bytes_to_write(self) -> int:
         """Bytes of the output's weight files."""
         return self.layout.nbytes if self.layout is not None else 0
+
+    def estimate_seconds(self) -> float:
+        """About how long a run will take, from the time that one made-up block takes here."""
+        values = torch.rand(len(self.vectors), self.block) - 0.5
+        arguments = {
+            name: torch.tensor(value) if self.method.parameters[name].per_model else value
+            for name, value in self.arguments.items()
+        }
+        started = time.perf_counter()
+        if self.method.unit == "block":
+            self.method.function(values, **arguments)
+        computing = (time.perf_counter() - started) * self.numel / self.block
+        moving = (self.bytes_to_read + 2 * self.bytes_to_write) / _BYTES_PER_SECOND
+        return computing / max(self.threads, 1) + moving
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for people and for JSON."""

@@ -79,16 +79,17 @@ class WholeVectorThresholds:
         return {"thresholds": patterns.view(torch.float32)}
 
     def _place_brackets(self) -> None:
+        """Set the first brackets from the samples; later calls find none left."""
         with self._lock:
             if not self._samples:
                 return
-            sorted_patterns = torch.cat(self._samples, dim=1).sort(dim=1).values
+            ordered = torch.cat(self._samples, dim=1).sort(dim=1).values
+            last = ordered.shape[1] - 1
+            low = max(0, math.floor((self._share - _MARGIN) * last))
+            high = min(last, math.ceil((self._share + _MARGIN) * last))
+            for search, patterns in zip(self._searches, ordered, strict=True):
+                search.place(int(patterns[low]), int(patterns[high]) + 1)
             self._samples = []
-        last = sorted_patterns.shape[1] - 1
-        low = max(0, math.floor((self._share - _MARGIN) * last))
-        high = min(last, math.ceil((self._share + _MARGIN) * last))
-        for search, ordered in zip(self._searches, sorted_patterns, strict=True):
-            search.place(int(ordered[low]), int(ordered[high]) + 1)
 
 
 @dataclass

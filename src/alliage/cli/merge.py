@@ -1,0 +1,171 @@
+"""alliage merge: several models into one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alliage.cli import console
+from alliage.errors import AlliageError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from alliage.merging import MergeRecipe, Plan
+
+EXAMPLES = (
+    "alliage merge merge.yml -o merged",
+    "alliage merge --method ties --base base sentiment topics --set density=0.2 --dry-run",
+)
+
+
+def merge(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="RECIPE.yml | MODEL...", help="A recipe, or models.")
+    ],
+    out: Annotated[str | None, typer.Option("-o", "--out", help="The new folder.")] = None,
+    method: Annotated[str | None, typer.Option(help="Instead of a recipe: the method.")] = None,
+    base: Annotated[str | None, typer.Option(help="The models' common ancestor.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A parameter; weight=1,0.5 for each model."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the output: float32, float16 or bfloat16.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    memory: Annotated[str, typer.Option(help="For blocks: 512MiB, 2GB.")] = "1GiB",
+    threads: Annotated[int, typer.Option(min=1, help="Workers; all cores by default.")] = (
+        os.cpu_count() or 1
+    ),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    json: console.Json = False,
+    quiet: console.Quiet = False,
+) -> None:
+    """Merge models into a new checkpoint, by a recipe or by options."""
+    from alliage.merging import plan, run
+
+    recipe = _recipe(inputs, method, base, settings or [], dtype)
+    budget = _bytes(memory)
+    if device not in ("cpu", "cuda"):
+        raise UsageError(Problem("--device", f"must be cpu or cuda, got {device!r}."))
+    if out is None and not dry_run:
+        raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
+    made = plan(recipe, memory=budget, threads=threads)
+    document: dict[str, Any] = {"plan": made.to_dict()}
+    if dry_run:
+        if json:
+            console.print_json(document)
+        else:
+            _print_plan(made)
+        if made.problems:
+            raise AlliageError(made.problems)
+        return
+    with console.progress(quiet) as show:
+        record = run(made, str(out), device=device, on_event=show)
+    if json:
+        document["run"] = {
+            "out": str(record.out),
+            "seconds": record.seconds,
+            "bytes_written": record.bytes_written,
+            "passes": record.passes,
+            "blocks_redone": record.blocks_redone,
+        }
+        console.print_json(document)
+        return
+    heads = f", {len(made.left_apart)} task heads beside it" if made.left_apart else ""
+    print(
+        f"{record.out}: {len(made.vectors)} models merged by {made.method.name}, "
+        f"{console.size(record.bytes_written)}{heads}, in {record.seconds:.1f} s."
+    )
+
+
+def _recipe(
+    inputs: list[str], method: str | None, base: str | None, settings: list[str], dtype: str | None
+) -> MergeRecipe:
+    from alliage.merging import load_recipe, parse_recipe
+
+    if method is not None:
+        content = {"method": method, "base": base, "dtype": dtype, **_parse(settings, inputs)}
+        return parse_recipe(content, where="command line")
+    if len(inputs) != 1 or not inputs[0].endswith((".yml", ".yaml")):
+        raise UsageError(
+            Problem(
+                " ".join(inputs),
+                "expected one recipe (*.yml).",
+                "Give models together with --method NAME --base BASE.",
+            )
+        )
+    given = {"--base": base, "--dtype": dtype, "--set": settings}
+    clashes = [option for option, value in given.items() if value]
+    if clashes:
+        raise UsageError(
+            Problem(", ".join(clashes), "go with --method; a recipe says it all itself.")
+        )
+    return load_recipe(Path(inputs[0]))
+
+
+def _parse(settings: list[str], models: list[str]) -> dict[str, Any]:
+    """The models and parameters that options ask for, as a recipe has them."""
+    import yaml
+
+    parameters: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {}
+    problems = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        values = [yaml.safe_load(part) for part in text.split(",")]
+        if not equals or not text:
+            problems.append(Problem(f"--set {setting}", "expected KEY=VALUE."))
+        elif len(values) == 1:
+            parameters[key] = values[0]
+        elif len(values) == len(models):
+            lists[key] = values
+        else:
+            what = f"{len(values)} values for {len(models)} models."
+            problems.append(Problem(f"--set {setting}", what, "Give one, or one for each model."))
+    if problems:
+        raise UsageError(problems)
+    entries = [
+        {"model": ref, "parameters": {key: values[number] for key, values in lists.items()}}
+        for number, ref in enumerate(models)
+    ]
+    return {"models": entries, "parameters": parameters}
+
+
+def _print_plan(made: Plan) -> None:
+    plan = made.to_dict()
+    shown = {
+        "method": f"{made.method.name} ({made.method.paper})",
+        "parameters": ", ".join(f"{key} {value}" for key, value in made.arguments.items()),
+        "base": plan["base"],
+        "models": ", ".join(plan["models"]),
+        "merged": f"{plan['tensors_merged']} tensors, {plan['elements_merged']:,} elements",
+        "converted": f"{plan['tensors_converted']} tensors" if plan["tensors_converted"] else None,
+        "copied": f"{plan['tensors_copied']} tensors" if plan["tensors_copied"] else None,
+        "counted once": ", ".join(plan["tied"]) or None,
+        "heads left apart": ", ".join(plan["heads_left_apart"]) or None,
+        "read": console.size(plan["bytes_to_read"]),
+        "write": f"{console.size(plan['bytes_to_write'])} in {len(plan['output_files'])} file(s)",
+        "memory": f"{console.size(plan['working_memory'])} for blocks, {plan['threads']} threads",
+        "time": f"about {made.estimate_seconds():.1f} s" if not made.problems else None,
+        "problems": len(made.problems) or "none",
+    }
+    rows = [(key, value) for key, value in shown.items() if value is not None]
+    console.print_table("plan", ("", ""), rows, numbers_from=2)
+
+
+def _bytes(text: str) -> int:
+    import re
+
+    match = re.fullmatch(r"([\d.]+)\s*(B|[kKMGT]i?B?)?", text.strip())
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    try:
+        assert match is not None
+        number, unit = float(match[1]), (match[2] or "").rstrip("B")
+    except (AssertionError, ValueError):
+        raise UsageError(Problem("--memory", f"{text!r} is no size.", "Write 512MiB.")) from None
+    return int(number * (1024 if "i" in unit else 1000) ** powers[unit.rstrip("i").lower()])

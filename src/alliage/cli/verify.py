@@ -1,0 +1,34 @@
+"""alliage verify: check an output and its inputs against its provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alliage.cli import console
+from alliage.errors import CheckFailed
+
+EXAMPLES = (
+    "alliage verify merged",
+    "alliage verify merged --json",
+)
+
+
+def verify(
+    out: Annotated[Path, typer.Argument(help="A folder that Alliage wrote.")],
+    json: console.Json = False,
+) -> None:
+    """Recompute an output's provenance: inputs, recipe and output bytes. Exit code 3: changed."""
+    from alliage.checkpoints import provenance
+
+    compared, problems = provenance.verify(out)
+    if json:
+        console.print_json(
+            {"out": str(out), "files": compared, "problems": [str(p) for p in problems]}
+        )
+    if problems:
+        raise CheckFailed(problems)
+    if not json:
+        print(f"{out}: {compared} files, all as recorded.")
