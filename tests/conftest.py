@@ -1,0 +1,106 @@
+"""Small models made on the spot, shared by all tests. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+WORDS = "the a film book was is very not good bad great awful long short sun rain goal team".split()
+LABELS = {"sentiment": ["negative", "positive"], "topics": ["weather", "sport", "arts"]}
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real data sets, where they are."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data in {DATA}: set ALLIAGE_DATA")
+    return DATA
+
+
+def bert_config(**changes):
+    """A BERT of two layers."""
+    from transformers import BertConfig
+
+    settings = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 5 + len(WORDS),
+        "max_position_embeddings": 32,
+    }
+    return BertConfig(**(settings | changes))
+
+
+def shift(model, seed: int, size: float = 0.02) -> None:
+    """Move every weight a little, as tuning would."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A word-level tokenizer over `WORDS`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: number for number, word in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]",
+        cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+    ).save_pretrained(folder)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory) -> Path:
+    """A folder with a base, two full models and two LoRA adapters tuned from it.
+
+    base, sentiment, topics, sentiment-lora, topics-lora.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertForSequenceClassification, BertModel
+
+    home = tmp_path_factory.mktemp("family")
+    torch.manual_seed(0)
+    base = BertModel(bert_config())
+    base.save_pretrained(home / "base")
+    save_tokenizer(home / "base")
+    for seed, (name, labels) in enumerate(LABELS.items(), start=1):
+        config = bert_config(
+            id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
+        )
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification(config)
+        model.bert.load_state_dict(base.state_dict())
+        shift(model, seed)
+        model.save_pretrained(home / name)
+        save_tokenizer(home / name)
+
+        model = BertForSequenceClassification(config)
+        model.bert.load_state_dict(base.state_dict())
+        adapted = get_peft_model(
+            model,
+            LoraConfig(
+                r=2, lora_alpha=4, target_modules=["query", "value"], modules_to_save=["classifier"]
+            ),
+        )
+        for key, parameter in adapted.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter, std=0.1)
+        adapted.peft_config["default"].base_model_name_or_path = str(home / "base")
+        adapted.save_pretrained(home / f"{name}-lora")
+    return home
