@@ -53,6 +53,7 @@ class Vector(ABC):
 
     def delta(self, parameter: str) -> torch.Tensor:
         """One parameter's whole delta, float32, with the parameter's shape."""
+        check_parameter(self, parameter)
         shape = self.shapes[parameter]
         return self.block(parameter, 0, math.prod(shape)).reshape(shape)
 

@@ -1,0 +1,180 @@
+"""What every merge method keeps, built in or from a plug-in.
+
+    from alliage.testing import check_method
+    def test_my_method():
+        check_method("my_method")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alliage.errors import UsageError
+from alliage.merging.recipe import parse_recipe
+from alliage.merging.registry import Method, Parameter, describe
+
+
+def check_method(name: str) -> None:
+    """Check a registered method against the rules that all share.
+
+    One model at full weight gives that model. Zero deltas stay zero. Models may be permuted with
+    their weights. Blocks give what the whole gives, given the whole's statistics. The result is
+    finite float32 of one model's shape, the same each time; the inputs are untouched. Values outside
+    the declared ranges are refused.
+
+    Raises:
+        AssertionError: with the rule that is broken.
+    """
+    method = describe(name)
+    for rule in (_declares, _refuses_what_is_out_of_range):
+        rule(method)
+    rules = _FACTOR_RULES if method.unit == "factors" else _BLOCK_RULES
+    for rule in rules:
+        rule(method)
+
+
+def _declares(method: Method) -> None:
+    assert method.summary.endswith("."), "the docstring's first line is a sentence"
+    assert method.paper, "the source is named"
+    for parameter in method.parameters.values():
+        assert parameter.meaning, f"{parameter.name} is described in the docstring's Args"
+        assert not parameter.check(parameter.default), f"{parameter.name}'s default is allowed"
+
+
+def _refuses_what_is_out_of_range(method: Method) -> None:
+    for parameter in method.parameters.values():
+        for value in _impossible(parameter):
+            recipe = parse_recipe(
+                {"method": method.name, "models": ["a"], "parameters": {parameter.name: value}}
+            )
+            try:
+                recipe.settings()
+            except UsageError as error:
+                assert parameter.name in str(error), "the error names the parameter"
+            else:
+                raise AssertionError(f"{method.name} accepts {parameter.name}={value!r}")
+
+
+def _impossible(parameter: Parameter) -> list[Any]:
+    values: list[Any] = ["wrong", float("nan"), None]
+    if parameter.range is not None:
+        low, high = parameter.range.low, parameter.range.high
+        values += [low - 1] if low > float("-inf") else []
+        values += [high + 1] if high < float("inf") else []
+        values += [low] if parameter.range.open_low and low > float("-inf") else []
+    return values
+
+
+def _one_model_gives_that_model(method: Method) -> None:
+    models = _models(1)
+    neutral = {"density": 1.0, "scale": 1.0}
+    given = {key: value for key, value in neutral.items() if key in method.parameters}
+    torch.testing.assert_close(method.function(models, **given), models[0], rtol=1e-6, atol=1e-7)
+
+
+def _zero_deltas_stay_zero(method: Method) -> None:
+    zeros = torch.zeros(3, 8)
+    assert torch.equal(method.function(zeros), zeros[0]), "zeros stay zero"
+
+
+def _models_may_be_permuted(method: Method) -> None:
+    models, order = _models(4), [2, 0, 3, 1]
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.5])
+    given = {"weight": weights} if "weight" in method.parameters else {}
+    permuted = {"weight": weights[order]} if given else {}
+    torch.testing.assert_close(
+        method.function(models, **given),
+        method.function(models[order], **permuted),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def _shape_and_type(method: Method) -> None:
+    models = _models(3).reshape(3, 5, 20)
+    merged = method.function(models)
+    assert merged.shape == (5, 20), "the result has one model's shape"
+    assert merged.dtype == torch.float32, "the result is float32"
+    assert merged.isfinite().all(), "the result is finite"
+
+
+def _inputs_stay_and_results_repeat(method: Method) -> None:
+    models = _models(3)
+    before = models.clone()
+    first, second = method.function(models), method.function(models)
+    assert torch.equal(models, before), "the inputs are untouched"
+    assert torch.equal(first, second), "the same inputs give the same result"
+
+
+def _blocks_make_the_whole(method: Method) -> None:
+    models = _models(3)
+    arguments = {
+        name: torch.full((3,), parameter.default) if parameter.per_model else parameter.default
+        for name, parameter in method.parameters.items()
+    }
+    blocks = models.split(17, dim=1)
+    if method.first_pass is not None:
+        reduction, result = method.first_pass(3, models.shape[1], **arguments), None
+        while result is None:
+            for block in blocks:
+                reduction.update(block)
+            result = reduction.result()
+        arguments |= result
+    if method.guess is not None:
+        guess = method.guess(**arguments)
+        for block in blocks:
+            guess.update(block)
+        arguments |= guess.settled()
+    parts = [method.function(block, **arguments) for block in blocks]
+    assert torch.equal(torch.cat(parts), method.function(models)), "blocks make the whole"
+
+
+def _one_adapter_gives_its_factors(method: Method) -> None:
+    B, A = _factors(1)
+    merged_B, merged_A = method.function(B, A)
+    torch.testing.assert_close(merged_B @ merged_A, B[0] @ A[0], rtol=1e-5, atol=1e-6)
+
+
+def _adapters_may_be_permuted(method: Method) -> None:
+    (B, A), order = _factors(3), [2, 0, 1]
+    ours, theirs = method.function(B, A), method.function(B[order], A[order])
+    torch.testing.assert_close(ours[0] @ ours[1], theirs[0] @ theirs[1], rtol=1e-5, atol=1e-6)
+
+
+def _factors_stay_untouched(method: Method) -> None:
+    B, A = _factors(3)
+    before = B.clone(), A.clone()
+    method.function(B, A)
+    assert torch.equal(B, before[0]), "B is untouched"
+    assert torch.equal(A, before[1]), "A is untouched"
+
+
+_BLOCK_RULES: tuple[Callable[[Method], None], ...] = (
+    _one_model_gives_that_model,
+    _zero_deltas_stay_zero,
+    _models_may_be_permuted,
+    _shape_and_type,
+    _inputs_stay_and_results_repeat,
+    _blocks_make_the_whole,
+)
+_FACTOR_RULES: tuple[Callable[[Method], None], ...] = (
+    _one_adapter_gives_its_factors,
+    _adapters_may_be_permuted,
+    _factors_stay_untouched,
+)
+
+
+def _models(count: int) -> Tensor:
+    return torch.randn(count, 100, generator=torch.Generator().manual_seed(count))
+
+
+def _factors(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    return (
+        torch.randn(count, 7, 2, generator=generator),
+        torch.randn(count, 2, 5, generator=generator),
+    )

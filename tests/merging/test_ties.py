@@ -1,0 +1,101 @@
+"""TIES against matrices worked out by hand and against the authors' algorithm, written out."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alliage.merging import ties
+from alliage.merging.methods.ties import MajoritySign
+from alliage.merging.thresholds import magnitude_thresholds
+
+
+def test_worked_out_by_hand():
+    # d = 5, K = 0.4, so k = 2: what is at least the 3rd smallest magnitude stays.
+    deltas = torch.tensor(
+        [
+            [5.0, -1.0, 2.0, -4.0, 3.0],  # 3rd smallest 3: keeps 5, -4, 3
+            [-1.0, 6.0, 4.0, -5.0, 0.5],  # 3rd smallest 4: keeps 6, 4, -5
+            [2.0, -3.0, 1.0, 7.0, -8.0],  # 3rd smallest 3: keeps -3, 7, -8
+        ]
+    )
+    # sums of what stays:      5,  3,   4,   -2,   -5
+    # elected signs:           +   +    +    -     -
+    # means of what agrees:    5,  6,   4, (-4-5)/2, -8
+    expected = torch.tensor([5.0, 6.0, 4.0, -4.5, -8.0])
+    assert torch.equal(ties(deltas, density=0.4), expected)
+    assert torch.equal(ties(deltas, density=0.4, scale=0.5), expected / 2)
+    assert torch.equal(ties(deltas.reshape(3, 5, 1), density=0.4), expected[:, None])
+
+
+def test_cancelling_votes_take_the_majority_sign():
+    # nothing is trimmed; the first sums to zero; the others elect +, +, -: majority +
+    deltas = torch.tensor([[3.0, 1.0, 2.0, -1.0], [-3.0, 1.0, 2.0, -1.0]])
+    assert torch.equal(ties(deltas, density=1.0), torch.tensor([3.0, 1.0, 2.0, -1.0]))
+    assert torch.equal(ties(-deltas, density=1.0), torch.tensor([-3.0, -1.0, -2.0, 1.0]))
+    # balanced signs: the authors' code then takes the negative side
+    balanced = torch.tensor([[3.0, 1.0, -1.0], [-3.0, 1.0, -1.0]])
+    assert torch.equal(ties(balanced, density=1.0), torch.tensor([-3.0, 1.0, -1.0]))
+
+
+def test_weights_enter_vote_and_mean():
+    deltas = torch.tensor([[1.0, 4.0], [-2.0, 8.0]])
+    # votes: 3·1 - 1·2 > 0; mean of agreeing: 1; and (3·4 + 1·8) / 4 = 5
+    merged = ties(deltas, weight=torch.tensor([3.0, 1.0]), density=1.0)
+    assert torch.equal(merged, torch.tensor([1.0, 5.0]))
+
+
+def test_equal_magnitudes_at_the_threshold_all_stay():
+    deltas = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
+    assert torch.equal(ties(deltas, density=0.25), deltas[0])
+
+
+def reference(deltas: torch.Tensor, density: float) -> torch.Tensor:
+    """README recipe of ties-merging, topk20 / mass / dis-mean, in its own steps."""
+    d = deltas.shape[1]
+    k = int(d * density)
+    if d - k > 0:
+        kth = deltas.abs().kthvalue(d - k, dim=1, keepdim=True).values
+        deltas = deltas * (deltas.abs() >= kth)
+    sign = torch.sign(deltas.sum(dim=0))
+    majority = torch.sign(sign.sum())
+    sign[sign == 0] = majority
+    rows = torch.where(sign.unsqueeze(0) > 0, deltas > 0, deltas < 0)
+    selected = deltas * rows
+    return selected.sum(dim=0) / (selected != 0).sum(dim=0).float().clamp(min=1)
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 200), st.floats(0.01, 1.0), st.integers(0, 10**6), st.booleans()
+)
+@settings(max_examples=150, deadline=None)
+def test_equals_the_authors_algorithm(models, size, density, seed, coarse):
+    torch.manual_seed(seed)
+    deltas = torch.randn(models, size)
+    if coarse:  # many equal magnitudes and cancelling votes, as between bfloat16 checkpoints
+        deltas = (deltas * 2).round() / 2
+    torch.testing.assert_close(
+        ties(deltas, density=density), reference(deltas, density), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_blocks_with_the_whole_vectors_statistics_make_the_whole():
+    torch.manual_seed(0)
+    deltas = (torch.randn(3, 1000) * 2).round()
+    thresholds = magnitude_thresholds(deltas, 0.4)
+    count = MajoritySign(weight=torch.ones(3), thresholds=thresholds)
+    blocks = deltas.split(130, dim=1)
+    doubtful = [count.update(block) for block in blocks]
+    assert any(doubtful)
+    parts = [
+        ties(block, density=0.4, thresholds=thresholds, **count.settled()) for block in blocks
+    ]
+    assert torch.equal(torch.cat(parts), ties(deltas, density=0.4))
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_inputs_are_untouched(density):
+    deltas = torch.randn(3, 50)
+    before = deltas.clone()
+    ties(deltas, density=density)
+    assert torch.equal(deltas, before)
