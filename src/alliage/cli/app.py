@@ -18,6 +18,8 @@ COMMANDS = (
     "inspect",
     "merge",
     "methods",
+    "report",
+    "prune",
     "verify",
 )  # fmt: skip
 
