@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 _PATTERNS = 0x7F800001  # of all magnitudes up to infinity
-_BINS = 1 << 19  # 4 MiB for each model
+_BINS = 1 << 20  # 8 MiB for each model
 _MARGIN = 0.01  # of all ranks, on each side of the sample's: slices of neighbours vary together
 
 
@@ -61,10 +61,11 @@ class WholeVectorThresholds:
         for search, patterns in zip(self._searches, _patterns(deltas), strict=True):
             if search.found:
                 continue
-            below, counts = search.count(patterns)
+            below, bins = search.sort_out(patterns)
+            ones = torch.ones_like(bins)
             with self._lock:
                 search.below += below
-                search.counts += counts
+                search.counts.scatter_add_(0, bins, ones)
 
     def result(self) -> Mapping[str, Any] | None:
         """The thresholds {"thresholds": [n]}, or None where another pass is needed."""
@@ -112,12 +113,11 @@ class _Search:
         self.shift = max(0, math.ceil(math.log2((high - low) / _BINS)))
         self.counts = torch.zeros(((high - low - 1) >> self.shift) + 1, dtype=torch.int64)
 
-    def count(self, patterns: Tensor) -> tuple[int, Tensor]:
-        """How many patterns lie below the bracket, and how many in each of its bins."""
+    def sort_out(self, patterns: Tensor) -> tuple[int, Tensor]:
+        """How many patterns lie below the bracket, and the bins of those inside it."""
         below = int((patterns < self.low).sum())
         inside = patterns[(patterns >= self.low) & (patterns < self.high)]
-        bins = (inside - self.low) >> self.shift
-        return below, torch.bincount(bins, minlength=len(self.counts)).to(self.counts.device)
+        return below, ((inside - self.low) >> self.shift).cpu().long()
 
     def narrow(self, rank: int) -> None:
         """Find the pattern of a rank, counted from 1, or move the bracket closer to it."""
