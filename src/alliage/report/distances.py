@@ -1,0 +1,156 @@
+"""Distances between models, from the results table to matrices, orders and layer profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALL = "all modules"
+RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic"}
+
+
+def label(metric: str) -> str:
+    """A metric's name with its unit, where it has one."""
+    return f"{metric}, radians" if metric in RADIANS else metric
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Mean distances between all pairs of models.
+
+    Attributes:
+        metric: its name.
+        modules: which modules the mean is over: `ALL`, or a kind such as "query".
+        names: of the models, n of them.
+        values: float64 [n, n], symmetric, 0 on the diagonal, NaN where a pair was not measured.
+    """
+
+    metric: str
+    modules: str
+    names: tuple[str, ...]
+    values: np.ndarray
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pair was measured."""
+        return bool(np.isfinite(self.values).all())
+
+    def select(self, indices: Sequence[int]) -> Matrix:
+        """The same matrix for these models in this order."""
+        names = tuple(self.names[index] for index in indices)
+        return Matrix(self.metric, self.modules, names, self.values[np.ix_(indices, indices)])
+
+    def pairs(self) -> list[tuple[float, str, str]]:
+        """Every measured pair once, nearest first."""
+        upper = zip(*np.triu_indices(len(self.names), 1), strict=True)
+        found = [(float(self.values[i, j]), self.names[i], self.names[j]) for i, j in upper]
+        return sorted(pair for pair in found if np.isfinite(pair[0]))
+
+
+def matrices(distances: pd.DataFrame) -> list[Matrix]:
+    """One matrix for each metric over all modules, then one for each metric and kind of module.
+
+    A pair's distance is the mean over the modules that were measured for it; rows of a pair with
+    itself are ignored, for the distance is 0.
+    """
+    found = []
+    rows = distances[distances["first"] != distances["second"]]
+    for metric, of_metric in rows.groupby("metric", sort=True):
+        kinds = sorted(of_metric["kind"].unique())
+        found.append(_matrix(str(metric), ALL, of_metric))
+        if len(kinds) > 1:
+            found += [
+                _matrix(str(metric), str(kind), of_metric[of_metric["kind"] == kind])
+                for kind in kinds
+            ]
+    return sorted(found, key=lambda matrix: matrix.modules != ALL)
+
+
+def _matrix(metric: str, modules: str, rows: pd.DataFrame) -> Matrix:
+    names = tuple(sorted({*rows["first"], *rows["second"]}))
+    place = {name: index for index, name in enumerate(names)}
+    i = rows["first"].map(place).to_numpy()
+    j = rows["second"].map(place).to_numpy()
+    values = rows["value"].to_numpy(dtype=np.float64)
+    measured = np.isfinite(values)
+    sums, counts = np.zeros((2, len(names), len(names)))
+    for a, b in ((i, j), (j, i)):  # a pair may be written in one order or in both
+        np.add.at(sums, (a[measured], b[measured]), values[measured])
+        np.add.at(counts, (a[measured], b[measured]), 1)
+    mean = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    np.fill_diagonal(mean, 0.0)
+    return Matrix(metric, modules, names, mean)
+
+
+def dendrogram(matrix: Matrix) -> np.ndarray:
+    """Average linkage (UPGMA) with leaves ordered so that neighbours are near.
+
+    Args:
+        matrix: complete, of two models or more.
+
+    Returns:
+        scipy's linkage matrix [n − 1, 4].
+    """
+    condensed = squareform(matrix.values, checks=False)
+    return np.asarray(hierarchy.linkage(condensed, method="average", optimal_ordering=True))
+
+
+def representatives(matrix: Matrix, limit: int) -> Matrix:
+    """The medoids of `limit` clusters: the models that stand for all where these are too many.
+
+    Without all distances, the first `limit` models by name.
+    """
+    if len(matrix.names) <= limit:
+        return matrix
+    if not matrix.complete:
+        return matrix.select(range(limit))
+    tree = hierarchy.linkage(squareform(matrix.values, checks=False), method="average")
+    cluster = hierarchy.fcluster(tree, limit, criterion="maxclust")
+    medoids = []
+    for label in np.unique(cluster):
+        members = np.flatnonzero(cluster == label)
+        inside = matrix.values[np.ix_(members, members)].sum(axis=1)
+        medoids.append(int(members[int(np.argmin(inside))]))
+    return matrix.select(sorted(medoids))
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How far apart models are, layer by layer, for one metric and one kind of module.
+
+    Attributes:
+        metric: its name.
+        kind: of module.
+        layers: indices from 0, ascending, [l].
+        low: smallest distance of a pair at each layer, [l].
+        mean: over pairs, [l].
+        high: largest, [l].
+    """
+
+    metric: str
+    kind: str
+    layers: np.ndarray
+    low: np.ndarray
+    mean: np.ndarray
+    high: np.ndarray
+
+
+def profiles(distances: pd.DataFrame) -> list[Profile]:
+    """Profiles of every metric and kind that was measured at two layers or more."""
+    rows = distances[(distances["first"] != distances["second"]) & (distances["layer"] >= 0)]
+    rows = rows.dropna(subset=["value"])
+    found = []
+    for (metric, kind), part in rows.groupby(["metric", "kind"], sort=True):
+        by_layer = part.groupby("layer", sort=True)["value"].agg(["min", "mean", "max"])
+        if len(by_layer) > 1:
+            columns = (by_layer[name].to_numpy(np.float64) for name in ("min", "mean", "max"))
+            found.append(Profile(str(metric), str(kind), by_layer.index.to_numpy(), *columns))
+    return found

@@ -1,0 +1,1 @@
+"""The report's pictures: SVG written from plain numbers, coloured by the page's style sheet."""

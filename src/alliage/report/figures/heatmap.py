@@ -1,0 +1,166 @@
+"""Heat maps of distances, in the order of a dendrogram that is drawn above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from scipy.cluster import hierarchy
+
+from alliage.report.distances import Matrix, dendrogram, label, representatives
+from alliage.report.figures.figure import Figure, Panel, View, data
+from alliage.report.figures.svg import (
+    element,
+    group,
+    image,
+    path,
+    short,
+    shorten,
+    text_width,
+)  # fmt: skip
+
+MODEL_LIMIT = 48  # models on a side: more would be neither readable nor small
+_WIDTH, _TREE, _BAR = 400.0, 54.0, 44.0
+
+
+def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
+    """One heat map for each matrix.
+
+    Args:
+        found: the matrices to draw.
+        left_out: how many more there are.
+    """
+    views, notes = [], set()
+    for matrix in found:
+        shown = representatives(matrix, MODEL_LIMIT)
+        if len(shown.names) < len(matrix.names):
+            notes.add(
+                f"{len(shown.names)} of {len(matrix.names)} models are drawn: the medoids of as "
+                "many groups of near models."
+            )
+        if not matrix.complete:
+            notes.add("Pairs that were not measured stay empty; models are then ordered by name.")
+        views.append(View((matrix.metric, matrix.modules), (Panel(_draw(shown)),)))
+    if left_out:
+        notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
+    rows = [
+        (matrix.metric, matrix.modules, first, second, value)
+        for matrix in found
+        for value, first, second in matrix.pairs()
+    ]
+    return Figure(
+        id="heat-map",
+        title="Distances between all pairs",
+        caption=(
+            "Mean distance over modules. Models are ordered by average linkage, whose tree is "
+            "drawn above: the lower two branches join, the nearer their models are."
+        ),
+        selectors=("Metric", "Modules"),
+        views=tuple(views),
+        data=data(("metric", "modules", "first", "second", "value"), rows),
+        tables=("distances",),
+        notes=tuple(sorted(notes)),
+    )
+
+
+def _draw(matrix: Matrix) -> Markup:
+    tree = None
+    if matrix.complete and len(matrix.names) > 1:
+        tree = dendrogram(matrix)
+        matrix = matrix.select(hierarchy.leaves_list(tree).tolist())
+    n = len(matrix.names)
+    names = [shorten(name, 126) for name in matrix.names]
+    room = max(map(text_width, names)) + 10
+    cell = min(44.0, max(13.0, (_WIDTH - room - 4) / n))
+    left, top = room, _TREE + 4 if tree is not None else 6.0
+    side = cell * n
+    # Column labels lean by 45 degrees: their depth is their width / √2.
+    bottom = top + side + max(map(text_width, names)) * 0.71 + 22
+    width = max(_WIDTH, left + side + 4)
+    parts = [_cells(matrix, left, top, cell)]
+    if tree is not None:
+        parts.append(_tree(tree, left, top - 4, cell))
+    for index, name in enumerate(names):
+        middle = (index + 0.5) * cell
+        parts.append(element("text", name, x=left - 6, y=top + middle + 4, text_anchor="end"))
+        x, y = left + middle + 3, top + side + 12
+        parts.append(
+            element(
+                "text", name, text_anchor="end", transform=f"translate({x:.1f} {y:.1f}) rotate(-45)"
+            )
+        )
+    parts.append(_colour_bar(matrix, left, bottom, min(side, 220.0)))
+    title = f"Heat map of {matrix.metric} between {n} models, {matrix.modules}"
+    return image(parts, width, bottom + _BAR, title)
+
+
+def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
+    low, high = _range(matrix)
+    parts: list[str] = []
+    for i, first in enumerate(matrix.names):
+        for j, second in enumerate(matrix.names):
+            value = float(matrix.values[i, j])
+            x, y = left + j * cell, top + i * cell
+            missing = not np.isfinite(value)
+            colour, ink = ("none", "") if missing else _colour(value, low, high)
+            parts.append(
+                element(
+                    "rect", class_="cell missing" if missing else "cell", x=x, y=y, width=cell,
+                    height=cell, fill=colour, data_tip=f"{first} – {second}: {short(value)}",
+                )
+            )  # fmt: skip
+            text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
+            if not missing and cell >= 24 and text_width(text, 10) < cell - 2:
+                parts.append(
+                    element("text", text, class_=f"value {ink}", x=x + cell / 2, y=y + cell / 2 + 4,
+                            text_anchor="middle")
+                )  # fmt: skip
+    return group(parts)
+
+
+def _tree(tree: np.ndarray, left: float, base: float, cell: float) -> Markup:
+    drawn = hierarchy.dendrogram(tree, no_plot=True)
+    highest = max(float(tree[-1, 2]), 1e-300)
+    lines = [
+        # scipy puts the leaf k at 10 k + 5
+        element("path", class_="tree", d=path(
+            (left + x / 10 * cell, base - y / highest * (_TREE - 8))
+            for x, y in zip(xs, ys, strict=True)
+        ))
+        for xs, ys in zip(drawn["icoord"], drawn["dcoord"], strict=True)
+    ]  # fmt: skip
+    return group(lines)
+
+
+def _colour_bar(matrix: Matrix, left: float, top: float, width: float) -> Markup:
+    low, high = _range(matrix)
+    steps = 44
+    parts: list[str] = [
+        element("rect", x=left + width * step / steps, y=top, width=width / steps + 0.5, height=9.0,
+                fill=_colour(step / (steps - 1), 0.0, 1.0)[0])
+        for step in range(steps)
+    ]  # fmt: skip
+    parts += [
+        element("text", short(low), class_="tick", x=left, y=top + 24),
+        element("text", short(high), class_="tick", x=left + width, y=top + 24, text_anchor="end"),
+        element("text", label(matrix.metric), class_="label", x=left + width / 2, y=top + 24,
+                text_anchor="middle"),
+    ]  # fmt: skip
+    return group(parts)
+
+
+def _range(matrix: Matrix) -> tuple[float, float]:
+    # Off the diagonal: its zeros would take the contrast from all other cells.
+    apart = matrix.values[~np.eye(len(matrix.names), dtype=bool)]
+    apart = apart[np.isfinite(apart)]
+    return (float(apart.min()), float(apart.max())) if apart.size else (0.0, 1.0)
+
+
+def _colour(value: float, low: float, high: float) -> tuple[str, str]:
+    """Cividis, dark for near and light for far; and the class of an ink that shows on it."""
+    from matplotlib import colormaps
+
+    share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
+    red, green, blue, _ = colormaps["cividis"](share, bytes=True)
+    return f"#{red:02x}{green:02x}{blue:02x}", "on-dark" if share < 0.55 else "on-light"

@@ -1,0 +1,120 @@
+"""Maps: every model a point, near another where their distances are alike or small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from alliage.geometry.maps import Embedding, classical_mds, principal_components
+from alliage.report.distances import Matrix, representatives
+from alliage.report.figures.figure import Figure, Panel, View, data
+from alliage.report.figures.labels import Label, place
+from alliage.report.figures.marks import legend_of_roles, mark
+from alliage.report.figures.svg import Scale, axes, element, group, image, path, shorten
+from alliage.report.scores import sorted_roles
+
+MODEL_LIMIT = 400
+LABEL_LIMIT = 60
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 400.0, 44.0, 392.0, 48.0, 320.0
+
+
+def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Figure | None:
+    """Principal components of the distance matrix beside classical scaling, for each matrix.
+
+    Args:
+        found: the matrices to draw.
+        left_out: how many more there are.
+        roles: model -> role.
+
+    Returns:
+        the figure, or None where no matrix has every distance of three models or more.
+    """
+    views, rows, notes = [], [], set()
+    for matrix in found:
+        shown = representatives(matrix, MODEL_LIMIT)
+        if not matrix.complete or len(shown.names) < 3:
+            notes.add(f"No map of {matrix.metric}, {matrix.modules}: it needs all distances of "
+                      "three models or more.")  # fmt: skip
+            continue
+        if len(shown.names) < len(matrix.names):
+            notes.add(f"{len(shown.names)} of {len(matrix.names)} models are drawn: the medoids of "
+                      "as many groups of near models.")  # fmt: skip
+        components = principal_components(shown.values)
+        scaling = classical_mds(shown.values)
+        known = [roles[name] for name in shown.names]
+        panels = (
+            _panel(shown, components, known, "PC", "Principal components of the matrix's rows"),
+            _panel(shown, scaling, known, "axis", "Classical scaling"),
+        )
+        views.append(View((matrix.metric, matrix.modules), panels))
+        coordinates = np.hstack([components.coordinates, scaling.coordinates]).tolist()
+        rows += [
+            (matrix.metric, matrix.modules, name, *four)
+            for name, four in zip(shown.names, coordinates, strict=True)
+        ]
+    if left_out:
+        notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
+    if not views:
+        return None
+    return Figure(
+        id="map",
+        title="Maps of the models",
+        caption=(
+            "Left: models with alike distances to all others are near. Right (Torgerson 1952): "
+            "distances on the map are as near to the measured ones as two axes allow. Both axes of "
+            "a map have one scale; signs have no meaning."
+        ),
+        selectors=("Metric", "Modules"),
+        views=tuple(views),
+        data=data(("metric", "modules", "model", "pc1", "pc2", "mds1", "mds2"), rows),
+        tables=("distances",),
+        notes=tuple(sorted(notes)),
+    )
+
+
+def _panel(
+    matrix: Matrix, embedding: Embedding, roles: Sequence[str], axis: str, method: str
+) -> Panel:
+    x, y = _equal_scales(embedding)
+    first, second = (f"{axis} {index + 1} ({share:.0%})" for index, share in
+                     enumerate(embedding.explained))  # fmt: skip
+    points = [(x(float(u)), y(float(v))) for u, v in embedding.coordinates]
+    parts: list[str] = [
+        legend_of_roles(sorted_roles(roles), _LEFT, 14),
+        axes(x, y, first, second, grid=False),
+    ]
+    texts = [shorten(name, 120) for name in matrix.names]
+    labels: list[Label | None] = [None] * len(texts)
+    if len(texts) <= LABEL_LIMIT:
+        labels = place(points, texts, (_LEFT + 3, _TOP, _WIDTH, _BOTTOM - 3))
+    for label, point in zip(labels, points, strict=True):
+        if label and label.leader:
+            parts.append(element("path", class_="leader", d=path([point, label.leader])))
+    for point, name, role in zip(points, matrix.names, roles, strict=True):
+        parts.append(mark(role, *point, tip=name, model=name))
+    parts += [
+        element("text", text, x=label.x, y=label.y)
+        for label, text in zip(labels, texts, strict=True)
+        if label
+    ]
+    hidden = labels.count(None)
+    caption = method + (f"; {hidden} labels have no room: point at a mark." if hidden else ".")
+    title = f"{method}: map of {len(texts)} models by {matrix.metric}, {matrix.modules}"
+    return Panel(image([group(parts)], _WIDTH, _BOTTOM + 42, title), caption)
+
+
+def _equal_scales(embedding: Embedding) -> tuple[Scale, Scale]:
+    """Scales of both axes with the same length for the same distance, all points inside."""
+    low, high = embedding.coordinates.min(axis=0), embedding.coordinates.max(axis=0)
+    middle, spread = (low + high) / 2, high - low
+    width, height = _RIGHT - _LEFT, _BOTTOM - _TOP
+    # Points keep a tenth from the frame; models that all coincide get a frame all the same.
+    unit = max(float(spread[0]) / width, float(spread[1]) / height) / 0.8 or 1.0 / width
+    x = Scale(
+        float(middle[0]) - unit * width / 2, float(middle[0]) + unit * width / 2, _LEFT, _RIGHT
+    )
+    y = Scale(
+        float(middle[1]) - unit * height / 2, float(middle[1]) + unit * height / 2, _BOTTOM, _TOP
+    )
+    return x, y

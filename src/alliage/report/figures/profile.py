@@ -1,0 +1,69 @@
+"""Distances by depth: mean over pairs at each layer, with the range of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from markupsafe import Markup
+
+from alliage.report.distances import Profile, label
+from alliage.report.figures.figure import Figure, Panel, View, data
+from alliage.report.figures.marks import HUES, legend_of_lines
+from alliage.report.figures.svg import Scale, axes, element, group, image, path, scale, short
+
+_WIDTH, _HEIGHT = 400.0, 210.0
+
+
+def layer_profiles(found: Sequence[Profile]) -> Figure:
+    """One picture for each metric, with a line for each kind of module.
+
+    Args:
+        found: at least one profile, sorted by metric.
+    """
+    views = [
+        View((metric,), (Panel(_draw(metric, list(part))),))
+        for metric, part in groupby(found, key=lambda profile: profile.metric)
+    ]
+    rows = [
+        (one.metric, one.kind, int(layer), float(low), float(mean), float(high))
+        for one in found
+        for layer, low, mean, high in zip(one.layers, one.low, one.mean, one.high, strict=True)
+    ]
+    return Figure(
+        id="layer-profile",
+        title="Distances by depth",
+        caption="Line: mean over all pairs of models. Band: from the nearest to the farthest pair.",
+        selectors=("Metric",),
+        views=tuple(views),
+        data=data(("metric", "kind", "layer", "lowest", "mean", "highest"), rows),
+        tables=("distances",),
+    )
+
+
+def _draw(metric: str, found: Sequence[Profile]) -> Markup:
+    legend, above = legend_of_lines([one.kind for one in found], 44, 14, _WIDTH - 44)
+    top = above + 28
+    bottom = top + _HEIGHT
+    depth = [int(layer) for one in found for layer in one.layers]
+    x = Scale(min(depth), max(depth), 44, _WIDTH - 10)
+    y = scale([value for one in found for value in (*one.low, *one.high)], bottom, top)
+    parts = [legend, axes(x, y, "layer, from 0", label(metric))]
+    for index, one in enumerate(found):
+        hue = f"hue-{index % HUES}"
+        upper = [(x(layer), y(value)) for layer, value in zip(one.layers, one.high, strict=True)]
+        lower = [(x(layer), y(value)) for layer, value in zip(one.layers, one.low, strict=True)]
+        middle = [(x(layer), y(value)) for layer, value in zip(one.layers, one.mean, strict=True)]
+        parts.append(element("path", class_=f"band {hue}", d=path([*upper, *lower[::-1]]) + "Z"))
+        parts.append(element("path", class_=f"line {hue}", d=path(middle)))
+        parts += [
+            element("circle", class_=f"dot {hue}", cx=u, cy=v, r=3, data_tip=(
+                f"{one.kind}, layer {layer}: {short(float(mean))} "
+                f"({short(float(low))} to {short(float(high))})"
+            ))
+            for (u, v), layer, low, mean, high in zip(
+                middle, one.layers, one.low, one.mean, one.high, strict=True
+            )
+        ]  # fmt: skip
+    kinds = ", ".join(one.kind for one in found)
+    return image([group(parts)], _WIDTH, bottom + 42, f"{metric} by layer: {kinds}")

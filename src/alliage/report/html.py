@@ -1,0 +1,94 @@
+"""The report: one HTML file that needs nothing else and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import alliage
+from alliage.errors import Problem, UsageError
+from alliage.report.figures.svg import short
+from alliage.report.sections import content
+from alliage.report.sources import commands_of, find_sources
+from alliage.studies.results import TABLES, read_table
+
+
+def write_report(folder: str | Path, out: str | Path) -> Path:
+    """Write the report of a results folder; an older one is replaced when the new is complete.
+
+    Args:
+        folder: a results folder with at least one table.
+        out: the HTML file.
+
+    Returns:
+        the file. The same tables give the same bytes.
+
+    Raises:
+        UsageError: no such folder, or no table in it.
+        AlliageError: damaged tables; all of them.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.is_dir():
+        raise UsageError(Problem(str(out), "is a folder.", "Name an HTML file."))
+    page = render_report(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def render_report(folder: Path) -> str:
+    """The report's HTML; see `write_report`."""
+    if not folder.is_dir():
+        raise UsageError(
+            Problem(str(folder), "no such folder.",
+                    "Give the folder that -o named in alliage compare or alliage evaluate.")
+        )  # fmt: skip
+    tables = {name: read_table(folder, name) for name in TABLES}
+    if all(table.empty for table in tables.values()):
+        wanted = ", ".join(f"{name}-*.parquet" for name in TABLES)
+        raise UsageError(
+            Problem(str(folder), f"expected {wanted}, found no rows.",
+                    "Write them with alliage compare … -o and alliage evaluate … -o.")
+        )  # fmt: skip
+    report, sources = content(tables), find_sources(folder)
+    # The last line break of a style or a script element counts in its hash.
+    css, js = (_asset(name) for name in ("report.css", "report.js"))
+    environment = Environment(
+        loader=PackageLoader("alliage.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["short"] = short
+    return environment.get_template("report.html.j2").render(
+        title=folder.resolve().name,
+        policy=(
+            "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+            f"style-src {_source(css)}; script-src {_source(js)}"
+        ),
+        css=css, js=js, report=report, sources=sources,
+        commands={
+            figure.id: commands_of(figure.tables, sources)
+            for section in report.sections
+            for figure in section.figures
+        },
+        version=alliage.__version__,
+    )  # fmt: skip
+
+
+def _asset(name: str) -> str:
+    return (files("alliage.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    """The expression by which a content security policy allows this text and no other."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

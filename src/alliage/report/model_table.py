@@ -1,0 +1,68 @@
+"""The table of all models: what is known of them, and their scores by the main metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alliage.report.scores import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL_LIMIT = 20_000
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTable:
+    """A row for each model.
+
+    Attributes:
+        caption: one line.
+        columns: headings; the first `words` hold words, the others numbers.
+        words: how many.
+        rows: cells; None where nothing is known.
+        left_out: how many more models there are.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    words: int
+    rows: tuple[tuple[Cell, ...], ...]
+    left_out: int
+
+
+def model_table(
+    models: pd.DataFrame, scores: Scores | None, roles: Mapping[str, str]
+) -> ModelTable:
+    """All models that are described or scored.
+
+    Args:
+        models: the models table, each model once.
+        scores: of the main metric, or None.
+        roles: model -> role, in the order of the rows.
+    """
+    facts = {row["model"]: row for row in models.to_dict("records")}
+    tasks = scores.tasks if scores else ()
+    scored = dict(zip(scores.models, scores.values, strict=True)) if scores else {}
+    rows: list[tuple[Cell, ...]] = []
+    for name, role in roles.items():
+        if name not in facts and name not in scored:
+            continue
+        known = facts.get(name, {})
+        values = scored.get(name, np.full(len(tasks), np.nan))
+        rows.append(
+            (
+                name, role, known.get("method") or None, known.get("layers"),
+                known.get("parameters"), known["bytes"] / 1e6 if known else None,
+                *(float(value) if np.isfinite(value) else None for value in values),
+            )
+        )  # fmt: skip
+    columns = ("model", "role", "method", "layers", "parameters", "MB", *tasks)
+    shown = rows[: max(1, CELL_LIMIT // len(columns))]
+    caption = f"Under the names of tasks: {scores.metric}." if scores else ""
+    return ModelTable(caption, columns, 3, tuple(shown), len(rows) - len(shown))

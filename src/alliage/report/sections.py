@@ -1,0 +1,104 @@
+"""What the report shows, in which order, from the tables of a results folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alliage.report import findings
+from alliage.report.calibration import calibration_errors, diagrams
+from alliage.report.distances import matrices, profiles
+from alliage.report.figures.figure import Figure
+from alliage.report.figures.heatmap import heat_maps
+from alliage.report.figures.map import maps
+from alliage.report.figures.performance import scores_by_task, trade_offs
+from alliage.report.figures.profile import layer_profiles
+from alliage.report.figures.reliability import calibration_overview, reliability_diagrams
+from alliage.report.findings import Finding
+from alliage.report.model_table import ModelTable, model_table
+from alliage.report.scores import ECE, QUALITY, roles_of, scores_by_metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIEW_LIMIT = 12  # combinations of metric and kind of module that are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, the figures under it, and a sentence where there are none."""
+
+    id: str
+    title: str
+    figures: tuple[Figure, ...]
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All of a report but its sources."""
+
+    summary: tuple[Finding, ...]
+    sections: tuple[Section, ...]
+    models: ModelTable
+
+
+def content(tables: Mapping[str, pd.DataFrame]) -> Content:
+    """Work out the report.
+
+    Args:
+        tables: name -> rows, for every one of `alliage.studies.results.TABLES`; may be empty.
+    """
+    models = tables["models"].drop_duplicates("model", keep="last")
+    roles = roles_of(tables)
+    scores = scores_by_metric(tables["scores"], roles)
+    # Others may be better when lower: nothing is called best by them.
+    main = scores[0] if scores and scores[0].metric in QUALITY else None
+    found = matrices(tables["distances"])
+    by_layer = profiles(tables["distances"])
+    binned = diagrams(tables["reliability"])
+    errors, origin = calibration_errors(scores, binned)
+    summary = (
+        findings.compared(found, roles, scores),
+        findings.distance(found),
+        findings.merging(main),
+        findings.pruning(main, models),
+        findings.calibration(errors),
+    )
+    drawn, left_out = found[:VIEW_LIMIT], max(0, len(found) - VIEW_LIMIT)
+    by_task = [one for one in scores if one.metric != ECE]
+    # Merged and pruned models first: they are what the reader came for.
+    order = {model: -rank for rank, model in enumerate(roles)}
+    sections = (
+        Section(
+            "geometry", "Geometry",
+            _present(
+                maps(drawn, left_out, roles) if drawn else None,
+                heat_maps(drawn, left_out) if drawn else None,
+                layer_profiles(by_layer) if by_layer else None,
+            ),
+            "No distances in this folder; alliage compare --base BASE MODEL... -o writes them.",
+        ),
+        Section(
+            "scores", "Scores",
+            _present(
+                scores_by_task(by_task) if by_task else None,
+                trade_offs(main, models) if main else None,
+            ),
+            "No scores in this folder; alliage evaluate MODEL --task TASK -o writes them.",
+        ),
+        Section(
+            "calibration", "Calibration",
+            _present(
+                calibration_overview(errors, roles, order, origin) if errors else None,
+                reliability_diagrams(binned, order) if binned else None,
+            ),
+            "No calibration in this folder; alliage evaluate MODEL --task TASK -o writes it.",
+        ),
+    )  # fmt: skip
+    return Content(summary, sections, model_table(models, main, roles))
+
+
+def _present(*figures: Figure | None) -> tuple[Figure, ...]:
+    return tuple(figure for figure in figures if figure)
