@@ -1,1 +1,61 @@
-"""How far apart task vectors are, what they share, and maps of both."""
+"""How far apart task vectors are, what they share, and maps of both.
+
+The names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alliage.geometry.angles import principal_angles as principal_angles
+    from alliage.geometry.distances import angle_sum as angle_sum
+    from alliage.geometry.distances import asimov as asimov
+    from alliage.geometry.distances import binet_cauchy as binet_cauchy
+    from alliage.geometry.distances import chordal as chordal
+    from alliage.geometry.distances import fubini_study as fubini_study
+    from alliage.geometry.distances import geodesic as geodesic
+    from alliage.geometry.distances import martin as martin
+    from alliage.geometry.distances import procrustes as procrustes
+    from alliage.geometry.distances import projection_frobenius as projection_frobenius
+    from alliage.geometry.low_rank import low_rank_distances as low_rank_distances
+    from alliage.geometry.low_rank import low_rank_svd as low_rank_svd
+    from alliage.geometry.low_rank import spectral_projection as spectral_projection
+    from alliage.geometry.maps import classical_mds as classical_mds
+    from alliage.geometry.maps import principal_components as principal_components
+    from alliage.geometry.null import random_angles as random_angles
+    from alliage.geometry.spectra import effective_rank as effective_rank
+    from alliage.geometry.spectra import spectral_entropy as spectral_entropy
+    from alliage.geometry.spectra import spectrum_overlap as spectrum_overlap
+    from alliage.geometry.surveys import Survey as Survey
+    from alliage.geometry.surveys import compare as compare
+    from alliage.geometry.surveys import survey as survey
+
+_HOMES = {
+    "angles": ("principal_angles",),
+    "distances": (
+        "angle_sum", "asimov", "binet_cauchy", "chordal", "fubini_study",
+        "geodesic", "martin", "procrustes", "projection_frobenius",
+    ),
+    "low_rank": ("low_rank_distances", "low_rank_svd", "spectral_projection"),
+    "maps": ("classical_mds", "principal_components"),
+    "null": ("random_angles",),
+    "spectra": ("effective_rank", "spectral_entropy", "spectrum_overlap"),
+    "surveys": ("Survey", "compare", "survey"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604  the names of _HOMES
+    *sorted(_MODULE_OF)
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"alliage.geometry.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'alliage.geometry' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULE_OF)

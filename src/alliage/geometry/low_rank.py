@@ -1,0 +1,157 @@
+"""Low-rank updates ΔW = s·B·A, measured by their factors: the product is never formed.
+
+B is [d_out, r], A is [r, d_in]. All arithmetic is in float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.linalg import eigh
+from torch import Tensor
+
+from alliage.geometry.angles import numerical_rank
+
+_COLUMNS = 4096  # of a dense matrix in float64 at a time
+
+
+class LowRankDistances(NamedTuple):
+    """How two updates differ.
+
+    Attributes:
+        frobenius: ‖ΔW₁ − ΔW₂‖_F, the L2 distance of the weights.
+        spectral: ‖ΔW₁ − ΔW₂‖₂, the largest singular value of the difference.
+        cosine: ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖), in [−1, 1], the cosine itself and not 1 − cosine; NaN
+            where an update is zero.
+    """
+
+    frobenius: float
+    spectral: float
+    cosine: float
+
+
+def low_rank_svd(B: Tensor, A: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """The thin singular value decomposition of s·B·A.
+
+    Through B = Q_B R_B, Aᵀ = Q_A R_A and the small s·R_B R_Aᵀ. Its U spans Im(ΔW), which is Im(B)
+    only where A has full row rank.
+
+    Args:
+        B: [d_out, r].
+        A: [r, d_in].
+        scale: s.
+
+    Returns:
+        U [d_out, k], S [k] descending, V [d_in, k], float64, ΔW = U·diag(S)·Vᵀ. k ≤ r counts the
+        singular values above max(d_out, d_in)·eps·S₁; null directions are dropped.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check(B, A)
+    Q_B, R_B = torch.linalg.qr(B.double())
+    Q_A, R_A = torch.linalg.qr(A.double().mT)
+    u, S, vT = torch.linalg.svd(scale * R_B @ R_A.mT, full_matrices=False)
+    kept = int(numerical_rank(S, max(B.shape[0], A.shape[1])))
+    return Q_B @ u[:, :kept], S[:kept], Q_A @ vT.mT[:, :kept]
+
+
+def low_rank_distances(
+    B1: Tensor, A1: Tensor, B2: Tensor, A2: Tensor, scale1: float = 1.0, scale2: float = 1.0
+) -> LowRankDistances:
+    """Frobenius, spectral and cosine of two updates.
+
+    The difference is [s₁B₁, −s₂B₂]·[A₁; A₂], reduced to its small core by two QR decompositions.
+    Expanding ‖ΔW₁ − ΔW₂‖² instead would lose every digit of updates that nearly agree.
+
+    Args:
+        B1: [d_out, r₁].
+        A1: [r₁, d_in].
+        B2: [d_out, r₂].
+        A2: [r₂, d_in].
+        scale1: s₁.
+        scale2: s₂.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check(B1, A1)
+    _check(B2, A2)
+    if (B1.shape[0], A1.shape[1]) != (B2.shape[0], A2.shape[1]):
+        raise ValueError(
+            f"the updates have different shapes: {[B1.shape[0], A1.shape[1]]} and "
+            f"{[B2.shape[0], A2.shape[1]]}"
+        )
+    r1 = B1.shape[1]
+    _, R_B = torch.linalg.qr(torch.cat([scale1 * B1.double(), scale2 * B2.double()], dim=1), "r")
+    _, R_A = torch.linalg.qr(torch.cat([A1.double(), A2.double()]).mT, "r")
+    first, second = R_B[:, :r1] @ R_A[:, :r1].mT, R_B[:, r1:] @ R_A[:, r1:].mT
+    S = torch.linalg.svdvals(first - second)
+    norms = torch.linalg.norm(first) * torch.linalg.norm(second)
+    return LowRankDistances(
+        frobenius=float(torch.linalg.vector_norm(S)),
+        spectral=float(S.amax()),
+        cosine=float((first * second).sum() / norms),
+    )
+
+
+def spectral_projection(
+    U: Tensor, V: Tensor, B2: Tensor, A2: Tensor, scale2: float = 1.0
+) -> Tensor:
+    """How much a second update uses each singular direction of a first one.
+
+    The diagonal S₂ that minimises ‖U·S·Vᵀ − ΔW₂‖_F is exactly S₂ᵢ = uᵢᵀ ΔW₂ vᵢ. An entry may be
+    negative. Where singular values of the first repeat, its directions, and so S₂, are not unique.
+
+    Args:
+        U: [d_out, k], orthonormal columns.
+        V: [d_in, k], orthonormal columns.
+        B2: [d_out, r].
+        A2: [r, d_in].
+        scale2: s₂.
+
+    Returns:
+        S₂, float64, [k].
+    """
+    _check(B2, A2)
+    return scale2 * ((U.double().mT @ B2.double()) * (A2.double() @ V.double()).mT).sum(1)
+
+
+def leading_left_space(matrix: Tensor, rank: int) -> Tensor:
+    """The span of a dense update's leading left singular vectors.
+
+    From the eigenvectors of the smaller Gram matrix in float64, which resolves what a float32
+    update holds. Where S_k and S_{k+1} are close, the space is sensitive to small changes. A square
+    update of full rank spans everything: with `rank` ≥ d_out, distances of such spaces are zero.
+
+    Args:
+        matrix: [d_out, d_in], float32.
+        rank: at most this many directions.
+
+    Returns:
+        U, float64, [d_out, k], orthonormal; k ≤ rank leaves out directions with
+        S ≤ max(d_out, d_in)·eps·S₁, eps that of float32.
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    rows = matrix if wide else matrix.mT
+    size = rows.shape[0]
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    for part in rows.split(_COLUMNS, dim=1):
+        gram.addmm_(part.double(), part.double().mT)
+    first = max(size - rank, 0)
+    values, vectors = eigh(gram.numpy(), subset_by_index=[first, size - 1])
+    S = torch.from_numpy(values).flip(0).clamp(min=0).sqrt()
+    kept = int(numerical_rank(S, max(matrix.shape), eps=torch.finfo(torch.float32).eps))
+    leading = torch.from_numpy(vectors).flip(1)[:, :kept]
+    if wide:
+        return leading
+    image = torch.cat([part.double() @ leading for part in matrix.split(_COLUMNS)])
+    return torch.linalg.qr(image / S[:kept])[0]
+
+
+def _check(B: Tensor, A: Tensor) -> None:
+    if B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0]:
+        raise ValueError(
+            f"expected B [d_out, r] and A [r, d_in], got {list(B.shape)} and {list(A.shape)}"
+        )
