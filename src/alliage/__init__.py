@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "open": "alliage.checkpoints",
-    "compare": "alliage.geometry.survey",
+    "compare": "alliage.geometry",
     "merge": "alliage.merging",
     "prune": "alliage.pruning",
     "tune": "alliage.tuning",
@@ -26,7 +26,7 @@ _PACKAGES = (
 if TYPE_CHECKING:
     from alliage.checkpoints import open as open  # noqa: A004
     from alliage.evaluation import evaluate as evaluate
-    from alliage.geometry.survey import compare as compare
+    from alliage.geometry import compare as compare
     from alliage.merging import merge as merge
     from alliage.pruning import prune as prune
     from alliage.tuning import tune as tune

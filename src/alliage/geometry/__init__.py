@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alliage.geometry.angles import principal_angles as principal_angles
+    from alliage.geometry.comparing import compare as compare
+    from alliage.geometry.comparing import survey as survey
     from alliage.geometry.distances import angle_sum as angle_sum
     from alliage.geometry.distances import asimov as asimov
     from alliage.geometry.distances import binet_cauchy as binet_cauchy
@@ -29,11 +31,10 @@ if TYPE_CHECKING:
     from alliage.geometry.spectra import spectral_entropy as spectral_entropy
     from alliage.geometry.spectra import spectrum_overlap as spectrum_overlap
     from alliage.geometry.surveys import Survey as Survey
-    from alliage.geometry.surveys import compare as compare
-    from alliage.geometry.surveys import survey as survey
 
 _HOMES = {
     "angles": ("principal_angles",),
+    "comparing": ("compare", "survey"),
     "distances": (
         "angle_sum", "asimov", "binet_cauchy", "chordal", "fubini_study",
         "geodesic", "martin", "procrustes", "projection_frobenius",
@@ -42,13 +43,11 @@ _HOMES = {
     "maps": ("classical_mds", "principal_components"),
     "null": ("random_angles",),
     "spectra": ("effective_rank", "spectral_entropy", "spectrum_overlap"),
-    "surveys": ("Survey", "compare", "survey"),
+    "surveys": ("Survey",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604  the names of _HOMES
-    *sorted(_MODULE_OF)
-]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -137,7 +137,7 @@ def leading_left_space(matrix: Tensor, rank: int) -> Tensor:
     rows = matrix if wide else matrix.mT
     size = rows.shape[0]
     gram = torch.zeros(size, size, dtype=torch.float64)
-    for part in rows.split(_COLUMNS, dim=1):
+    for part in torch.split(rows, _COLUMNS, dim=1):
         gram.addmm_(part.double(), part.double().mT)
     first = max(size - rank, 0)
     values, vectors = eigh(gram.numpy(), subset_by_index=[first, size - 1])
@@ -146,8 +146,9 @@ def leading_left_space(matrix: Tensor, rank: int) -> Tensor:
     leading = torch.from_numpy(vectors).flip(1)[:, :kept]
     if wide:
         return leading
-    image = torch.cat([part.double() @ leading for part in matrix.split(_COLUMNS)])
-    return torch.linalg.qr(image / S[:kept])[0]
+    image = torch.cat([part.double() @ leading for part in torch.split(matrix, _COLUMNS)])
+    basis: Tensor = torch.linalg.qr(image / S[:kept])[0]
+    return basis
 
 
 def _check(B: Tensor, A: Tensor) -> None:

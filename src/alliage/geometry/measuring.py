@@ -126,7 +126,9 @@ def _flaws(vectors: Sequence[Vector], parameter: str) -> list[Problem]:
     for vector in vectors:
         if vector.base is not None and not _finite(vector.base.read(parameter)):
             return [Problem(f"{vector.base.specs()[parameter].file}: {parameter}", what)]
-    sources = [vector.source(parameter) for vector in vectors if not _finite(vector.delta(parameter))]
+    sources = [
+        vector.source(parameter) for vector in vectors if not _finite(vector.delta(parameter))
+    ]
     return [Problem(f"{source.file}: {source.name}", what) for source in sources]
 
 

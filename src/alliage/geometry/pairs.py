@@ -196,7 +196,7 @@ def _blocks(rows: Tensor, k: int) -> Tensor:
         stop = start + step
         gram[start:stop, start:] = rows[start:stop] @ rows[start:].T
         gram[stop:, start:stop] = gram[start:stop, stop:].T
-    return gram.unflatten(0, (-1, k)).unflatten(2, (-1, k)).transpose(1, 2)
+    return gram.reshape(size // k, k, size // k, k).transpose(1, 2)
 
 
 def _equal(first: LowRankUpdate, second: LowRankUpdate) -> bool:

@@ -1,0 +1,337 @@
+"""The engine of surveys: opens models, measures parameter by parameter, adds up by module."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from alliage.checkpoints import Checkpoint
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.names import KINDS, kind_of, layer_of, module_of, parse_kinds
+from alliage.errors import AlliageError, Problem, UsageError, nearest
+from alliage.geometry.distances import ANGLE_DISTANCES
+from alliage.geometry.measuring import Measured, measure, with_factors
+from alliage.geometry.null import random_angles
+from alliage.geometry.pairs import Angles, Sums
+from alliage.geometry.selection import check_vectors, select, some, stack
+from alliage.geometry.surveys import METRICS, Survey
+from alliage.vectors import Vector
+from alliage.vectors import open as open_vector
+
+Ref = str | Path | Checkpoint
+OnEvent = Callable[[str, int, int], None]
+
+DEFAULT_METRICS = ("l2", "cosine", "geodesic")
+DEFAULT_RANK = 16
+GROUPINGS = ("module", "layer", "model")
+
+
+def compare(
+    base: Ref,
+    models: Sequence[Ref] | Mapping[str, Ref],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    by: str = "module",
+    *,
+    modules: str | Sequence[str] | None = None,
+    last_layers: int | None = None,
+    rank: int = DEFAULT_RANK,
+    on_event: OnEvent | None = None,
+) -> Survey:
+    """Open models tuned from one base and survey the distances between them.
+
+    Args:
+        base: the common ancestor: a folder, a weight file, a hub id or an open checkpoint.
+        models: full models and adapters, or names with their models.
+        metrics: as in `survey`; so are the others.
+        by: "module", "layer" or "model".
+        modules: kinds of modules.
+        last_layers: K, the last layers only.
+        rank: directions of dense updates.
+        on_event: called with (stage, done, total) as the work goes on.
+
+    Raises:
+        UsageError: a wrong argument, or a reference that means nothing.
+        AlliageError: models that do not fit the base, or NaN in weights; every problem.
+    """
+    plan = _Plan.checked(metrics, by, modules, last_layers, rank)
+    origin = open_checkpoint(base)
+    entries: list[tuple[str | None, Ref]] = (
+        list(models.items()) if isinstance(models, Mapping) else [(None, ref) for ref in models]
+    )
+    vectors: list[Vector] = []
+    errors: list[AlliageError] = []
+    for name, ref in entries:
+        try:
+            vectors.append(open_vector(ref, origin, name=name))
+        except AlliageError as error:
+            errors.append(error)
+    if errors:
+        usage = all(isinstance(error, UsageError) for error in errors)
+        problems = [problem for error in errors for problem in error.problems]
+        raise UsageError(problems) if usage else AlliageError(problems)
+    counts = Counter(vector.name for vector in vectors)
+    for vector, (_, ref) in zip(vectors, entries, strict=True):
+        if counts[vector.name] > 1:  # folders of one name in different places
+            vector.named(ref.ref if isinstance(ref, Checkpoint) else str(ref))
+    return _run(plan, vectors, on_event)
+
+
+def survey(
+    vectors: Sequence[Vector],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    by: str = "module",
+    *,
+    modules: str | Sequence[str] | None = None,
+    last_layers: int | None = None,
+    rank: int = DEFAULT_RANK,
+    on_event: OnEvent | None = None,
+) -> Survey:
+    """Distances between all pairs of task vectors of one base, by module.
+
+    Only parameters that all vectors may change take part. L2 and cosine are of a module's
+    parameters as one long vector, and so for a layer or the model. Metrics of angles compare the
+    images of its matrices, what they can add to the module's output; for a layer or the model they
+    are means over its matrices, as in Fosse 2024 (hal-04622988).
+
+    LoRA updates are compared by their factors, with all their directions. A dense update nearly
+    always has full rank, and the image of a square one is then everything: its `rank` leading left
+    singular vectors stand for it. LoRA updates beside dense ones are taken in the same way.
+
+    Args:
+        vectors: two or more, with different names.
+        metrics: of `METRICS`: "l2", "cosine" (1 − cos), "geodesic" and other functions of angles.
+        by: "module", "layer" or "model".
+        modules: kinds of modules (`checkpoints.names.KINDS`) as "q,v" or a list; all by default.
+        last_layers: only the last K layers of the stack; what lies outside it is left out too.
+        rank: at most so many directions of a dense update, 1 or more.
+        on_event: called with (stage, done, total) as the work goes on.
+
+    Raises:
+        UsageError: a wrong argument, or vectors that have nothing in common.
+        AlliageError: NaN or infinity in weights; every file and tensor that holds some.
+    """
+    return _run(_Plan.checked(metrics, by, modules, last_layers, rank), vectors, on_event)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The arguments of a survey, checked."""
+
+    metrics: tuple[str, ...]
+    by: str
+    kinds: tuple[str, ...]
+    last_layers: int | None
+    rank: int
+
+    @property
+    def angle_metrics(self) -> tuple[str, ...]:
+        return tuple(metric for metric in self.metrics if metric in ANGLE_DISTANCES)
+
+    @classmethod
+    def checked(
+        cls,
+        metrics: Sequence[str],
+        by: str,
+        modules: str | Sequence[str] | None,
+        last_layers: int | None,
+        rank: int,
+    ) -> _Plan:
+        """Raises UsageError with every problem."""
+        problems = [
+            Problem(f"metric {metric!r}", "is unknown.", nearest(metric, METRICS))
+            for metric in metrics
+            if metric not in METRICS
+        ]
+        if not metrics:
+            problems.append(Problem("metrics", "none given.", nearest("", METRICS)))
+        if by not in GROUPINGS:
+            problems.append(Problem(f"by {by!r}", "is unknown.", nearest(by, GROUPINGS)))
+        for name, value in (("last_layers", last_layers), ("rank", rank)):
+            if value is not None and value < 1:
+                problems.append(Problem(name, f"must be 1 or more, got {value}."))
+        kinds: tuple[str, ...] = ()
+        words = modules.split(",") if isinstance(modules, str) else modules or ()
+        for word in words:
+            try:
+                kinds += parse_kinds(word)
+            except KeyError:
+                kind = word.strip()
+                problems.append(
+                    Problem(f"kind of module {kind!r}", "is unknown.", nearest(kind, KINDS))
+                )
+        if problems:
+            raise UsageError(problems)
+        return cls(tuple(dict.fromkeys(metrics)), by, kinds, last_layers, rank)
+
+
+class _Group:
+    """What the parameters of one module, layer or model add up to."""
+
+    def __init__(self, models: int, metrics: Sequence[str]) -> None:
+        self.sums = Sums.zeros(models)
+        # Over matrices: values, means and variances of the null, and how many are defined.
+        self.totals = {metric: torch.zeros(4, models, models).double() for metric in metrics}
+
+    def add(self, measured: Measured) -> None:
+        self.sums = self.sums.plus(measured.sums)
+        if measured.angles is None:
+            return
+        for metric, total in self.totals.items():
+            values = ANGLE_DISTANCES[metric](measured.angles.values)
+            row = torch.stack([values, *_null(metric, measured.angles), torch.ones_like(values)])
+            total += row.masked_fill(values.isnan(), 0.0)
+
+    def values(self, metric: str) -> Tensor:
+        """Distances [n, n]."""
+        if metric == "l2":
+            return self.sums.l2()
+        if metric == "cosine":
+            return self.sums.cosine_distance()
+        values, _, _, count = self.totals[metric].unbind()
+        return values / count
+
+    def null(self, metric: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [n, n] over random subspaces."""
+        _, means, variances, count = self.totals[metric].unbind()
+        return means / count, variances.sqrt() / count
+
+
+def _null(metric: str, angles: Angles) -> tuple[Tensor, Tensor]:
+    """Mean and variance [n, n] of a metric over random subspaces; a space equals itself."""
+    ranks = angles.ranks
+    moments = [
+        [
+            (0.0, 0.0) if i == j else _random(metric, angles.d, min(r1, r2), max(r1, r2))
+            for j, r2 in enumerate(ranks)
+        ]
+        for i, r1 in enumerate(ranks)
+    ]
+    mean, variance = torch.tensor(moments, dtype=torch.float64).unbind(-1)
+    return mean, variance
+
+
+@functools.lru_cache(maxsize=1024)
+def _random(metric: str, d: int, r1: int, r2: int) -> tuple[float, float]:
+    if r1 == 0:
+        return 0.0, 0.0  # beside a distance that is not defined
+    draws = ANGLE_DISTANCES[metric](random_angles(d, r1, r2))
+    return float(draws.mean()), float(draws.var())
+
+
+def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Survey:
+    check_vectors(vectors)
+    parameters, notes = select(vectors, plan.kinds, plan.last_layers)
+    groups: dict[str, _Group] = {}
+    problems: list[Problem] = []
+    angles = bool(plan.angle_metrics)
+
+    def work(parameter: str) -> Measured | list[Problem]:
+        return measure(vectors, parameter, rank=plan.rank, angles=angles)
+
+    with _one_torch_thread(), ThreadPoolExecutor(cpu_count()) as pool:
+        for done, (parameter, found) in enumerate(
+            zip(parameters, pool.map(work, parameters), strict=True), 1
+        ):
+            if on_event is not None:
+                on_event("measuring", done, len(parameters))
+            if isinstance(found, list):
+                problems += found
+                continue
+            group = _group_name(parameter, plan.by)
+            groups.setdefault(group, _Group(len(vectors), plan.angle_metrics)).add(found)
+    if problems:
+        raise AlliageError(problems)
+    notes += _notes_on_values(plan, vectors, parameters, groups)
+    return Survey(*_datasets(plan, [vector.name for vector in vectors], groups), tuple(notes))
+
+
+def _datasets(
+    plan: _Plan, names: Sequence[str], groups: Mapping[str, _Group]
+) -> tuple[xr.Dataset, xr.Dataset]:
+    modules = list(groups)
+    by_model = plan.by == "model"
+    layers = [-1 if by_model or (i := layer_of(module)) is None else i for module in modules]
+    kinds = [kind_of(module) if plan.by == "module" else "" for module in modules]
+    coordinates = {
+        "task": list(names),
+        "other": list(names),
+        "module": modules,
+        "layer": ("module", layers),
+        "kind": ("module", kinds),
+    }
+
+    def dataset(values: Mapping[str, list[Tensor]]) -> xr.Dataset:
+        return xr.Dataset(
+            {
+                name: (("task", "other", "module"), torch.stack(each, dim=-1).numpy())
+                for name, each in values.items()
+            },
+            coordinates,
+        )
+
+    data = dataset(
+        {metric: [group.values(metric) for group in groups.values()] for metric in plan.metrics}
+    )
+    null: dict[str, list[Tensor]] = {}
+    for metric in plan.angle_metrics:
+        means, deviations = zip(*(group.null(metric) for group in groups.values()), strict=True)
+        null |= {metric: list(means), f"{metric}_sd": list(deviations)}
+    for metric in plan.metrics:
+        data[metric].attrs["long_name"] = METRICS[metric]
+    return data, dataset(null)
+
+
+def _notes_on_values(
+    plan: _Plan, vectors: Sequence[Vector], parameters: Sequence[str], groups: Mapping[str, _Group]
+) -> list[str]:
+    notes = []
+    for index, vector in enumerate(vectors):
+        same = [name for name, group in groups.items() if group.sums.inner[index, index] == 0]
+        if same:
+            notes.append(
+                f"{vector.name} equals the base in {len(same)} of {len(groups)} {plan.by}s, where "
+                f"cosine and angles are not defined: {some(same)}."
+            )
+    if not plan.angle_metrics:
+        return notes
+    dense = [
+        name
+        for name in parameters
+        if len(vectors[0].shapes[name]) > 1 and len(with_factors(vectors, name)) < len(vectors)
+    ]
+    if dense:
+        notes.append(
+            f"In {len(dense)} dense matrices, angles are between the spans of the {plan.rank} "
+            "leading left singular vectors."
+        )
+    return notes
+
+
+def _group_name(parameter: str, by: str) -> str:
+    if by == "model":
+        return "model"
+    if by == "module":
+        return module_of(parameter)
+    layer = layer_of(parameter)
+    return "outside the layers" if layer is None else f"{stack(parameter)}.{layer}"
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Modules are the parallelism; torch's own threads beside them would only compete."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,141 @@
+"""Which parameters of some task vectors are compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from alliage.checkpoints.names import kind_of, layer_of
+from alliage.errors import Problem, UsageError
+from alliage.vectors import Vector
+
+
+def check_vectors(vectors: Sequence[Vector]) -> None:
+    """Refuse vectors that cannot be compared.
+
+    Raises:
+        UsageError: every problem.
+    """
+    problems = []
+    if len(vectors) < 2:
+        problems.append(
+            Problem("models", f"expected two or more, got {len(vectors)}.", "Give another model.")
+        )
+    counts = Counter(vector.name for vector in vectors)
+    problems += [
+        Problem(name, f"stands for {count} of the models.", "Give each a name of its own.")
+        for name, count in counts.items()
+        if count > 1
+    ]
+    shapes = vectors[0].shapes if vectors else {}
+    problems += [
+        Problem(
+            f"{vector.name}: {name}",
+            f"has the shape {list(shape)}, expected {list(shapes[name])} as in {vectors[0].name}.",
+            "Only models of one base can be compared.",
+        )
+        for vector in vectors[1:]
+        for name, shape in vector.shapes.items()
+        if shapes.get(name, shape) != shape
+    ]
+    if problems:
+        raise UsageError(problems)
+
+
+def select(
+    vectors: Sequence[Vector], kinds: Sequence[str], last_layers: int | None
+) -> tuple[list[str], list[str]]:
+    """The parameters that all vectors have, of some kinds and layers.
+
+    Args:
+        vectors: one or more.
+        kinds: of modules; none stands for all.
+        last_layers: K, of each stack of layers; without it, what lies outside the stacks too.
+
+    Returns:
+        the parameters in natural order, layer 10 after layer 9, and notes on what was left out.
+
+    Raises:
+        UsageError: nothing is left.
+    """
+    everywhere = set.intersection(*(set(vector.shapes) for vector in vectors))
+    anywhere = {name for vector in vectors for name in vector.shapes}
+    if not everywhere:
+        raise UsageError(
+            [
+                Problem(
+                    vector.name,
+                    f"changes no parameter that all others change too; its own: "
+                    f"{some(sorted(vector.shapes))}.",
+                    "Compare models that were tuned in the same modules.",
+                )
+                for vector in vectors
+            ]
+        )
+    notes = []
+    if left_out := sorted(anywhere - everywhere):
+        notes.append(
+            f"{len(left_out)} of {len(anywhere)} parameters are not tuned in all models and were "
+            f"left out: {some(left_out)}."
+        )
+    chosen = everywhere
+    if kinds:
+        found = {kind_of(name) for name in chosen}
+        if problems := [
+            Problem(f"kind of module {kind!r}", "is in none of them.", f"Found: {some(found)}.")
+            for kind in kinds
+            if kind not in found
+        ]:
+            raise UsageError(problems)
+        chosen = {name for name in chosen if kind_of(name) in kinds}
+    if last_layers is not None:
+        base = vectors[0].base
+        depths = _depths(base.specs() if base is not None else anywhere)
+        deepest = max(depths.values(), default=0)
+        if last_layers > deepest:
+            raise UsageError(
+                Problem("last_layers", f"is {last_layers}, but the model has {deepest} layers.")
+            )
+        chosen = {
+            name
+            for name in chosen
+            if (layer := layer_of(name)) is not None and layer >= depths[stack(name)] - last_layers
+        }
+        if not chosen:
+            raise UsageError(
+                Problem(
+                    f"the last {last_layers} layers",
+                    "hold no parameter that all models change.",
+                    "Take more layers, or other modules.",
+                )
+            )
+    return sorted(chosen, key=_natural), notes
+
+
+def stack(name: str) -> str:
+    """The stack of layers that a parameter belongs to: "encoder.layer", "decoder.block"."""
+    parts = name.split(".")
+    last = next(i for i in range(len(parts)) if layer_of(".".join(parts[: i + 1])) is not None)
+    return ".".join(parts[:last])
+
+
+def _depths(names: Iterable[str]) -> dict[str, int]:
+    """How many layers each stack has."""
+    depths: dict[str, int] = {}
+    for name in names:
+        if (layer := layer_of(name)) is not None:
+            home = stack(name)
+            depths[home] = max(depths.get(home, 0), layer + 1)
+    return depths
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts layer 10 after layer 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    listed = list(names)
+    more = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")
