@@ -25,8 +25,8 @@ def prune(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="first, last, alternate-even, alternate-odd, symmetric-inner, symmetric-outer, "
-            "best-n or delete-worst-n: all are named for the layers that stay or go."
+            help="Which layers stay: first, last, alternate-even, alternate-odd, symmetric-inner, "
+            "symmetric-outer, best-n or delete-worst-n."
         ),
     ] = None,
     keep: Annotated[int | None, typer.Option(help="With a strategy: how many stay.")] = None,
@@ -92,12 +92,10 @@ def _print_plan(made: PruningPlan) -> None:
         (layer, place.get(layer, "removed"), console.size(nbytes))
         for layer, nbytes in enumerate(sizes)
     ]
-    console.print_table(f"{made.stack.name} of {made.checkpoint.ref}", _COLUMNS, rows)
+    columns = (made.stack.name, "becomes", "size")
+    console.print_table(made.checkpoint.ref, columns, rows)
     print(
         f"{len(made.keep)} of {made.stack.n_layers} layers stay; "
         f"{console.size(made.checkpoint.nbytes)} become {console.size(made.bytes_kept)} "
         f"in {len(made.layout.shards)} file(s)."
     )
-
-
-_COLUMNS = ("layer", "becomes", "size")

@@ -21,7 +21,6 @@ OnEvent = Callable[[str, int, int], None]
 
 _HEADS = "heads"  # of a merged model: the task heads of its parents
 _CARRIED = ("task", "kind", "labels", "method")  # facts of the model that pruning leaves true
-_THREADS = 2  # copying is bound by the disk or by the memory's bandwidth
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +83,12 @@ def run(pruning: PruningPlan, out: str | Path, *, on_event: OnEvent | None = Non
     started = time.perf_counter()
     notify = on_event or (lambda *_: None)
     checkpoint = pruning.checkpoint
-    with OutputFolder(out) as folder, ThreadPoolExecutor(_THREADS) as pool:
-        described = pool.submit(provenance.describe_input, "base", checkpoint)
+    with OutputFolder(out) as folder, ThreadPoolExecutor(1) as beside:
+        described = beside.submit(provenance.describe_input, "base", checkpoint)
         with TensorWriter(folder.staging, pruning.layout) as writer:
-            copies = [
-                pool.submit(writer.copy, name, checkpoint, old)
-                for name, old in pruning.origins.items()
-            ]
-            for done, copy in enumerate(copies, start=1):
-                copy.result()
-                notify("copying tensors", done, len(copies))
+            for done, (name, old) in enumerate(pruning.origins.items(), start=1):
+                writer.copy(name, checkpoint, old)
+                notify("copying tensors", done, len(pruning.origins))
         folder.add_json(CONFIG, pruning.config)
         for companion in checkpoint.companions:
             folder.add_copy(companion)
