@@ -19,7 +19,7 @@ RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic"}
 
 def label(metric: str) -> str:
     """A metric's name with its unit, where it has one."""
-    return f"{metric}, radians" if metric in RADIANS else metric
+    return f"{metric} (radians)" if metric in RADIANS else metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,14 +53,14 @@ def distance(matrices: Sequence[Matrix]) -> Finding:
         near, far = pairs[0], pairs[-1]
         if len(pairs) == 1:
             sentences.append(
-                f"{label(matrix.metric)}: {near[1]} and {near[2]} are {short(near[0])} apart."
+                f"By {label(matrix.metric)}, {near[1]} and {near[2]} are {short(near[0])} apart."
             )
             continue
         middle = pairs[len(pairs) // 2][0]
         sentences.append(
-            f"{label(matrix.metric)}: nearest are {near[1]} and {near[2]} ({short(near[0])}), "
-            f"farthest {far[1]} and {far[2]} ({short(far[0])}); "
-            f"median of {len(pairs)} pairs {short(middle)}."
+            f"By {label(matrix.metric)}, {near[1]} and {near[2]} are nearest ({short(near[0])}), "
+            f"{far[1]} and {far[2]} farthest ({short(far[0])}); the median of {len(pairs)} pairs "
+            f"is {short(middle)}."
         )
     return Finding("Near and far", tuple(sentences or [_missing("distances", "alliage compare")]))
 
@@ -73,7 +73,8 @@ def merging(scores: Scores | None) -> Finding:
     if not found:
         return Finding("Merging", ("No single model was scored on a merged model's tasks.",))
     best = found[0]
-    sentences = [f"Best of {_count(len(found), 'merged model')}: {_against(best, scores.metric)}"]
+    best_of = f"Best of {len(found)} merged models is " if len(found) > 1 else ""
+    sentences = [best_of + _against(best, scores.metric)]
     others = [one for one in found[1:] if one.tasks == best.tasks]
     if others:
         listed = ", ".join(f"{one.model} {_signed(one.difference.mean())}" for one in others[:4])

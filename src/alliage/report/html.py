@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import alliage
 from alliage.errors import Problem, UsageError
-from alliage.report.figures.svg import short
 from alliage.report.sections import content
 from alliage.report.sources import commands_of, find_sources
 from alliage.studies.results import TABLES, read_table
@@ -67,7 +66,6 @@ def render_report(folder: Path) -> str:
         loader=PackageLoader("alliage.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["short"] = short
     return environment.get_template("report.html.j2").render(
         title=folder.resolve().name,
         policy=(

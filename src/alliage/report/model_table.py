@@ -23,15 +23,13 @@ class ModelTable:
 
     Attributes:
         caption: one line.
-        columns: headings; the first `words` hold words, the others numbers.
-        words: how many.
+        columns: headings, with the decimals of numbers, or None above words.
         rows: cells; None where nothing is known.
         left_out: how many more models there are.
     """
 
     caption: str
-    columns: tuple[str, ...]
-    words: int
+    columns: tuple[tuple[str, int | None], ...]
     rows: tuple[tuple[Cell, ...], ...]
     left_out: int
 
@@ -58,11 +56,14 @@ def model_table(
         rows.append(
             (
                 name, role, known.get("method") or None, known.get("layers"),
-                known.get("parameters"), known["bytes"] / 1e6 if known else None,
+                known["parameters"] / 1e6 if known else None, known["bytes"] / 1e6 if known else None,
                 *(float(value) if np.isfinite(value) else None for value in values),
             )
         )  # fmt: skip
-    columns = ("model", "role", "method", "layers", "parameters", "MB", *tasks)
+    columns: tuple[tuple[str, int | None], ...] = (
+        ("model", None), ("role", None), ("method", None), ("layers", 0), ("parameters, M", 2),
+        ("size, MB", 1), *((task, 3) for task in tasks),
+    )  # fmt: skip
     shown = rows[: max(1, CELL_LIMIT // len(columns))]
     caption = f"Under the names of tasks: {scores.metric}." if scores else ""
-    return ModelTable(caption, columns, 3, tuple(shown), len(rows) - len(shown))
+    return ModelTable(caption, columns, tuple(shown), len(rows) - len(shown))

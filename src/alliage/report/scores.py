@@ -70,7 +70,7 @@ class Comparison:
 def roles_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """Model -> role for every model in any table, by role, then by name.
 
-    Models that the models table does not describe have the role `OTHER`: what they are is not known.
+    Models that the models table does not describe are `OTHER`: what they are is not known.
     """
     described = tables["models"]
     roles = dict(zip(described["model"], described["role"], strict=True))
@@ -78,12 +78,17 @@ def roles_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         for column in columns:
             for name in tables[table][column].unique():
                 roles.setdefault(name, OTHER)
-    return dict(sorted(roles.items(), key=lambda item: (_rank(item[1]), item[1], item[0])))
+    return dict(sorted(roles.items(), key=lambda item: (role_rank(item[1]), item[1], item[0])))
+
+
+def role_rank(role: str) -> int:
+    """Its place in `ROLES`; others after them."""
+    return ROLES.index(role) if role in ROLES else len(ROLES)
 
 
 def sorted_roles(roles: Iterable[str]) -> list[str]:
     """Each role once, as in `ROLES`; others after them."""
-    return sorted(set(roles), key=lambda role: (_rank(role), role))
+    return sorted(set(roles), key=lambda role: (role_rank(role), role))
 
 
 def with_split(rows: pd.DataFrame) -> pd.DataFrame:
@@ -116,10 +121,6 @@ def _preference(scores: Scores) -> tuple[int, int]:
     if scores.metric in QUALITY:
         return -measured, QUALITY.index(scores.metric)
     return 1, 0
-
-
-def _rank(role: str) -> int:
-    return ROLES.index(role) if role in ROLES else len(ROLES)
 
 
 def best_singles(scores: Scores) -> np.ndarray:

@@ -17,7 +17,7 @@ from alliage.report.figures.profile import layer_profiles
 from alliage.report.figures.reliability import calibration_overview, reliability_diagrams
 from alliage.report.findings import Finding
 from alliage.report.model_table import ModelTable, model_table
-from alliage.report.scores import ECE, QUALITY, roles_of, scores_by_metric
+from alliage.report.scores import ECE, OTHER, QUALITY, role_rank, roles_of, scores_by_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +68,9 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     )
     drawn, left_out = found[:VIEW_LIMIT], max(0, len(found) - VIEW_LIMIT)
     by_task = [one for one in scores if one.metric != ECE]
-    # Merged and pruned models first: they are what the reader came for.
-    order = {model: -rank for rank, model in enumerate(roles)}
+    # Pruned and merged models first: they are what the reader came for.
+    made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))
+    order = {model: rank for rank, model in enumerate(made)}
     sections = (
         Section(
             "geometry", "Geometry",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from alliage.report.figures.svg import FONT_SIZE, text_width
 
 # Offsets of a label's nearest edge from its point, nearest and most readable first.
 _RINGS = (7.0, 14.0, 24.0, 36.0, 50.0)
+_NEAR = 14.0  # farther labels get a line to their point
 _DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
 
 
@@ -50,21 +52,19 @@ def place(
     """
     marks = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed: list[Box] = []
+    crossed: list[Box] = []  # along the leaders
     labels: list[Label | None] = [None] * len(points)
     for index in sorted(range(len(points)), key=lambda index: (-_crowd(points, index), index)):
-        for gap in _RINGS:
-            box = next(
-                (
-                    box
-                    for dx, dy in _DIRECTIONS
-                    if _inside(box := _box(points[index], texts[index], gap, dx, dy), frame)
-                    and not any(_overlap(box, other) for other in (*placed, *marks))
-                ),
-                None,
-            )
-            if box is not None:
+        for gap, (dx, dy) in product(_RINGS, _DIRECTIONS):
+            box = _box(points[index], texts[index], gap, dx, dy)
+            if not _inside(box, frame):
+                continue
+            end = _nearest(box, points[index])
+            steps = _along(points[index], end) if gap > _NEAR else []
+            if _free([box], [*placed, *marks, *crossed]) and _free(steps, placed):
                 placed.append(box)
-                leader = _nearest(box, points[index]) if gap > _RINGS[1] else None
+                crossed += steps
+                leader = end if gap > _NEAR else None
                 labels[index] = Label(box[0], box[3] - 0.25 * FONT_SIZE, leader)
                 break
     return labels
@@ -88,6 +88,20 @@ def _nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
 def _crowd(points: Sequence[tuple[float, float]], index: int) -> int:
     x, y = points[index]
     return sum(abs(x - u) < 60 and abs(y - v) < 24 for u, v in points)
+
+
+def _along(start: tuple[float, float], end: tuple[float, float], count: int = 12) -> list[Box]:
+    """Boxes of no size on the way from one point to another."""
+    shares = [step / count for step in range(1, count)]
+    on_the_way = [
+        (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
+        for share in shares
+    ]
+    return [(x, y, x, y) for x, y in on_the_way]
+
+
+def _free(boxes: Sequence[Box], taken: Sequence[Box]) -> bool:
+    return not any(_overlap(box, other) for box in boxes for other in taken)
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from alliage.report.figures.dots import WIDTH, Dot, dot_chart
 from alliage.report.figures.figure import Figure, Panel, View, data
+from alliage.report.figures.labels import place
 from alliage.report.figures.marks import legend_of_roles, mark
-from alliage.report.figures.svg import axes, group, image, scale, short
+from alliage.report.figures.svg import axes, element, group, image, scale, short, shorten
 from alliage.report.scores import QUALITY, Scores, best_singles, sorted_roles
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TASK_LIMIT = 40
 MARK_LIMIT = 2_000
+LABEL_LIMIT = 20
 
 
 def scores_by_task(found: Sequence[Scores]) -> Figure:
@@ -36,9 +38,8 @@ def scores_by_task(found: Sequence[Scores]) -> Figure:
                 f"{scores.metric}: {n_models} of {len(scores.models)} models on {n_tasks} of "
                 f"{len(scores.tasks)} tasks are drawn, the first by role and name."
             )
-        drawn = [
-            index for index in range(n_models) if scores.roles[scores.models[index]] != "single"
-        ]
+        made = [*scores.of_role("merged"), *scores.of_role("pruned")]
+        drawn = [index for index in made if index < n_models]
         values, lost = scores.values, scores.values - best_singles(scores)
         panels = [_panel(scores, values, range(n_models), n_tasks, scores.metric)]
         if scores.metric in QUALITY and np.isfinite(lost[drawn, :n_tasks]).any():
@@ -54,8 +55,8 @@ def scores_by_task(found: Sequence[Scores]) -> Figure:
         id="scores-by-task",
         title="Scores by task",
         caption=(
-            "Each mark is one model; point at it to find the model in every figure and table. A "
-            "single model is one tuned for a task; the best one scored on it is the task's 0."
+            "Each mark is one model; point at it to find the model in every figure and table. "
+            "Merged and pruned models are held against the best single model on each task."
         ),
         selectors=("Metric",),
         views=tuple(views),
@@ -162,4 +163,10 @@ def _scatter(
             f"{short(point.nbytes / 1e6)} MB"
         )
         parts.append(mark(point.role, x(across(point)), y(point.score), tip=tip, model=point.model))
+    named = [point for point in points[:MARK_LIMIT] if point.role == "pruned"][:LABEL_LIMIT]
+    at = [(x(across(point)), y(point.score)) for point in named]
+    texts = [shorten(point.model, 150) for point in named]
+    for text, placed in zip(texts, place(at, texts, (47.0, top, WIDTH, bottom - 3)), strict=True):
+        if placed:
+            parts.append(element("text", text, x=placed.x, y=placed.y))
     return image([group(parts)], WIDTH, bottom + 42, f"{up} against {label}")
