@@ -155,7 +155,7 @@ def _from_yaml(path: Path) -> Task:
         problems.append(Problem(f"{path}: files", "names no file."))
     if problems:
         raise UsageError(problems)
-    columns = file.columns and Columns(file.columns.text, file.columns.label)
+    columns = Columns(file.columns.text, file.columns.label) if file.columns else None
     return _build(file.name or path.stem, splits, columns, file.labels)
 
 

@@ -1,0 +1,248 @@
+"""Loading what can answer a task: a full classifier, an adapter on its base, a body and a head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.names import is_task_head
+from alliage.checkpoints.reference import read_json
+from alliage.data import Kind, Task
+from alliage.data.encoding import Encoder, encoder_for
+from alliage.errors import AlliageError, Problem, nearest
+from alliage.evaluation.quiet import quiet_transformers
+from alliage.merging.heads import FOLDER as HEADS
+
+_UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels without names
+
+
+class Misfit(AlliageError):
+    """The model is sound, but cannot answer this task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A model ready to answer one task.
+
+    Attributes:
+        model: in evaluation mode, float32; its output has `logits`.
+        encoder: prepares examples for it.
+        columns: for each of the task's labels, the column of the logits that stands for it.
+    """
+
+    model: torch.nn.Module
+    encoder: Encoder
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Where a task's output layer comes from.
+
+    Attributes:
+        file: head.safetensors beside a merged body; nothing where the model's own files hold it.
+        labels: their names in the order of the outputs, or nothing where nobody recorded them.
+        outputs: how many there are.
+    """
+
+    file: Path | None
+    labels: tuple[str, ...] | None
+    outputs: int
+
+
+def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = None) -> Classifier:
+    """Load a model with the head for a task.
+
+    Args:
+        checkpoint: a full classifier, an adapter, or a merged body with its parents' heads in
+            `heads/`; pruned or not.
+        task: what it is to answer. The model's labels must be the task's, in any order; a model
+            that names no labels must have as many.
+        head: of a merged model, the parent whose head to use; by default the one that records the
+            task's name.
+
+    Raises:
+        Misfit: no head for the task, or one with other labels.
+        AlliageError: the files lack weights or cannot be loaded.
+    """
+    chosen = _choose_head(checkpoint, task, head)
+    columns = _match_labels(checkpoint, task, chosen)
+    body = checkpoint if checkpoint.adapter is None else _base_of(checkpoint)
+    with quiet_transformers():
+        model, missing = _load_body(body, task.kind, chosen)
+        if checkpoint.adapter is not None:
+            from peft import PeftModel
+
+            adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
+            missing -= set(checkpoint.adapter_saved)
+        else:
+            adapted = model
+        if chosen.file is not None:
+            missing -= _load_head(model, chosen.file)
+    if missing:
+        raise AlliageError(
+            Problem(
+                f"{checkpoint.ref}: {', '.join(sorted(missing)[:4])}",
+                f"expected by {type(model).__name__}, but neither the model nor its head has it.",
+            )
+        )
+    with_tokenizer = checkpoint if checkpoint.adapter is None or checkpoint.companions else body
+    encoder = encoder_for(task.kind, with_tokenizer, model.config)
+    if model.config.pad_token_id is None and hasattr(encoder, "tokenizer"):
+        model.config.pad_token_id = encoder.tokenizer.pad_token_id
+    return Classifier(adapted.eval(), encoder, columns)
+
+
+def auto_class(kind: Kind) -> Any:
+    """transformers' class that loads any model of a kind."""
+    import transformers
+
+    return {
+        "sequence-classification": transformers.AutoModelForSequenceClassification,
+        "token-classification": transformers.AutoModelForTokenClassification,
+        "image-classification": transformers.AutoModelForImageClassification,
+    }[kind]
+
+
+def config_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Label names in config.json, in order; nothing where there are none."""
+    by_number = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
+    labels = tuple(by_number[key] for key in sorted(by_number))
+    return None if all(map(_UNNAMED.fullmatch, labels)) else labels
+
+
+def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Head:
+    heads = _heads_beside(checkpoint)
+    if wanted is not None and wanted not in heads:
+        raise Misfit(
+            Problem(f"{checkpoint.ref}: {wanted}", "no such head.", nearest(wanted, heads))
+        )
+    chosen = wanted or next(
+        (name for name, content in heads.items() if content.get("task") == task.name), None
+    )
+    if chosen is not None:
+        labels = heads[chosen].get("labels")
+        named = tuple(labels) if labels and not all(map(_UNNAMED.fullmatch, labels)) else None
+        return _Head(
+            checkpoint.path / HEADS / chosen / "head.safetensors",
+            named,
+            len(labels) if labels else int(heads[chosen]["num_labels"]),
+        )
+    own = _own_head(checkpoint)
+    if own is not None:
+        return own
+    if heads:
+        listed = ", ".join(f"{name} ({content.get('task')})" for name, content in heads.items())
+        raise Misfit(
+            Problem(
+                checkpoint.ref,
+                f"none of its heads records the task {task.name!r}: {listed}.",
+                "Name the one to use with --head.",
+            )
+        )
+    raise Misfit(Problem(checkpoint.ref, "has no head: a body only.", "Tune it on the task first."))
+
+
+def _own_head(checkpoint: Checkpoint) -> _Head | None:
+    """The head in the model's own files."""
+    names = checkpoint.adapter_saved if checkpoint.adapter is not None else checkpoint.specs()
+    stored = sorted(name for name in names if is_task_head(name))
+    if not stored:
+        return None
+    record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
+    recorded = record.get("labels")
+    labels = tuple(recorded) if recorded else config_labels(checkpoint.config or {})
+    # The last layer of a head comes last by name too: dense < out_proj.
+    last = stored[-1] if checkpoint.adapter is None else checkpoint.adapter_saved[stored[-1]]
+    return _Head(None, labels, checkpoint.specs()[last].shape[0])
+
+
+def _heads_beside(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    folder = checkpoint.path / HEADS
+    return {file.parent.name: read_json(file) for file in sorted(folder.glob("*/head.json"))}
+
+
+def _match_labels(checkpoint: Checkpoint, task: Task, head: _Head) -> tuple[int, ...]:
+    if head.labels is None:
+        if head.outputs != len(task.labels):
+            raise Misfit(
+                Problem(
+                    f"{checkpoint.ref} on {task.name}",
+                    f"the model has {head.outputs} outputs, the task {len(task.labels)} labels.",
+                )
+            )
+        return tuple(range(head.outputs))
+    if set(head.labels) != set(task.labels) or len(head.labels) != len(task.labels):
+        raise Misfit(
+            Problem(
+                f"{checkpoint.ref} on {task.name}",
+                f"the model decides between {_listed(head.labels)}, "
+                f"the task between {_listed(task.labels)}.",
+                "Name the task's labels as the model does, in a YAML file under labels.",
+            )
+        )
+    return tuple(head.labels.index(label) for label in task.labels)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:8]) + (f" … ({len(labels)})" if len(labels) > 8 else "")
+
+
+def _base_of(checkpoint: Checkpoint) -> Checkpoint:
+    if checkpoint.base is None:
+        raise AlliageError(
+            Problem(
+                checkpoint.ref, "is an adapter that names no base.", "Edit adapter_config.json."
+            )
+        )
+    return open_checkpoint(checkpoint.base)
+
+
+def _load_body(body: Checkpoint, kind: Kind, head: _Head) -> tuple[Any, set[str]]:
+    """The model with a head of the right size, and the parameters that its files lack."""
+    labels = head.labels or tuple(f"LABEL_{index}" for index in range(head.outputs))
+    if body.config is None:
+        raise AlliageError(
+            Problem(body.ref, "has no config.json beside its weights.", "Give the whole folder.")
+        )
+    try:
+        model, info = auto_class(kind).from_pretrained(
+            body.folder,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a head of the base's own, which is replaced
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise AlliageError(
+            Problem(body.ref, f"does not load for {kind}: {str(error).splitlines()[0]}")
+        ) from None
+    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+def _load_head(model: torch.nn.Module, file: Path) -> set[str]:
+    """Load a head's tensors under their names; returns those names."""
+    with open_checkpoint(file) as head:
+        tensors = {name: head.read(name) for name in head.specs()}
+    own = {name: parameter.shape for name, parameter in model.state_dict().items()}
+    problems = [
+        Problem(
+            f"{file}: {name}",
+            f"shape {list(tensor.shape)}, but the model has "
+            f"{list(own[name]) if name in own else 'no such tensor'}.",
+        )
+        for name, tensor in tensors.items()
+        if name not in own or own[name] != tensor.shape
+    ]
+    if problems:
+        raise AlliageError(problems)
+    model.load_state_dict(tensors, strict=False)
+    return set(tensors)
