@@ -139,7 +139,7 @@ def test_companions_heads_card_and_provenance_go_along(family, tmp_path):
         assert (pruned / name).read_bytes() == (whole / name).read_bytes()
     described = provenance.read(pruned)
     assert described["command"] == "prune"
-    assert described["recipe"] == {"strategy": "first", "keep": 1, "scores": None}
+    assert described["recipe"] == {"strategy": "first", "keep": 1}
     assert described["layers_kept"] == [0]
     assert described["method"] == "average"
     assert "layers" in (pruned / "README.md").read_text()

@@ -79,15 +79,6 @@ def _sliding_but_every(
     return implied
 
 
-def _sliding_from(config: Config, n_layers: int) -> dict[str, list[Any]]:
-    """Qwen: full attention up to max_window_layers, which the classes put at 28."""
-    first = config.get("max_window_layers", 28)
-    if not config.get("use_sliding_window") or config.get("sliding_window", 4096) is None:
-        first = n_layers
-    kinds = ("full_attention", "sliding_attention")
-    return {"layer_types": [kinds[i >= first] for i in range(n_layers)]}
-
-
 def _smollm3(config: Config, n_layers: int) -> dict[str, list[Any]]:
     every = config.get("no_rope_layer_interval", 4)
     rotary = config.get("no_rope_layers") or [int((i + 1) % every != 0) for i in range(n_layers)]
@@ -119,7 +110,6 @@ def _modernbert(_config: Config, keep: Sequence[int]) -> str:
 
 _ENCODER = Family("encoder.layer")
 _DECODER = Family("layers")
-_QWEN = Family("layers", implied=_sliding_from)
 
 # By config.json's model_type.
 FAMILIES: Mapping[str, Family] = {
@@ -138,8 +128,8 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": _DECODER,
     "olmo2": _DECODER,
     "phi3": _DECODER,
-    "qwen2": _QWEN,
-    "qwen3": _QWEN,
+    "qwen2": _DECODER,
+    "qwen3": _DECODER,
     "gemma2": Family("layers", implied=_sliding_but_every(None, 2, phase=1)),
     "gemma3_text": Family(
         "layers", implied=_sliding_but_every("sliding_window_pattern", 6, phase=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,47 +83,49 @@ def plan(
         UsageError: something is wrong with the arguments.
         AlliageError: the model cannot lose these layers. Either names every problem found.
     """
-    misuse: list[Problem] = []
-    unfit: list[Problem] = []
+    errors: list[AlliageError] = []
+    found = None
     chosen: tuple[int, ...] = ()
     new_config: dict[str, Any] = {}
-    stack = None
-    try:
-        family, stack = _find(checkpoint)
-    except AlliageError as error:
-        unfit += error.problems
+    with _collected(errors):
+        found = _find(checkpoint)
+    with _collected(errors):
+        n_layers = found[1].n_layers if found else None
+        chosen = _choose(n_layers, strategy, keep, scores, keep_layers)
     if out is not None:
-        try:
+        with _collected(errors):
             refuse_existing(Path(out))
-        except UsageError as error:
-            misuse += error.problems
-    try:
-        chosen = _choose(stack, strategy, keep, scores, keep_layers)
-    except UsageError as error:
-        misuse += error.problems
-    if stack is not None and chosen:
+    if found and chosen:
+        family, stack = found
         assert checkpoint.config is not None
         if obstacle := family.obstacle(checkpoint.config, chosen):
-            unfit.append(Problem(checkpoint.ref, f"{obstacle}."))
-        try:
+            errors.append(AlliageError(Problem(checkpoint.ref, f"{obstacle}.")))
+        with _collected(errors):
             where = f"{checkpoint.ref}: config.json"
             new_config = config.reindexed(checkpoint.config, family, stack, chosen, where)
-        except AlliageError as error:
-            unfit += error.problems
-    if misuse:
-        raise UsageError(misuse + unfit)
-    if unfit:
-        raise AlliageError(unfit)
-    assert stack is not None
+    if errors:
+        worst = max(errors, key=lambda error: error.exit_code)
+        raise type(worst)([problem for error in errors for problem in error.problems])
+    assert found is not None
     specs = checkpoint.specs()
     origins = _origins(specs, stack, chosen)
     layout = plan_layout(
         ((name, specs[old].dtype, specs[old].shape) for name, old in origins.items()),
         max_shard_bytes=max_shard_bytes,
     )
-    recipe = {"strategy": strategy, "keep": keep, "scores": scores and list(scores)}
-    recipe = {"keep_layers": list(chosen)} if strategy is None else recipe
+    recipe: dict[str, Any] = {"keep_layers": list(chosen)}
+    if strategy is not None:
+        recipe = {"strategy": strategy, "keep": keep}
+        recipe |= {"scores": [float(score) for score in scores]} if scores is not None else {}
     return PruningPlan(checkpoint, stack, chosen, recipe, origins, new_config, layout)
+
+
+@contextmanager
+def _collected(errors: list[AlliageError]) -> Iterator[None]:
+    try:
+        yield
+    except AlliageError as error:
+        errors.append(error)
 
 
 def _find(checkpoint: Checkpoint) -> tuple[families.Family, families.Stack]:
@@ -146,13 +149,13 @@ def _find(checkpoint: Checkpoint) -> tuple[families.Family, families.Stack]:
 
 
 def _choose(
-    stack: families.Stack | None,
+    n_layers: int | None,
     strategy: str | None,
     keep: int | None,
     scores: Sequence[float] | None,
     keep_layers: Sequence[int] | None,
 ) -> tuple[int, ...]:
-    """The chosen layers; none where the model's depth is not known.
+    """The chosen layers; none where `n_layers` is not known.
 
     Raises:
         UsageError: with every problem of the choice.
@@ -163,18 +166,18 @@ def _choose(
         if clashes:
             what = "goes with no list of layers."
             raise UsageError([Problem(key, what, "Give one or the other.") for key in clashes])
-        if problems := _list_problems(keep_layers, stack.n_layers if stack else None):
+        if problems := _list_problems(keep_layers, n_layers):
             raise UsageError(problems)
-        return tuple(keep_layers) if stack is not None else ()
+        return tuple(keep_layers) if n_layers is not None else ()
     missing = [key for key in ("strategy", "keep") if by_strategy[key] is None]
     if missing:
         what = "missing: layers are chosen by a strategy and their number, or by a list."
         raise UsageError([Problem(key, what) for key in missing])
     assert strategy is not None
     assert keep is not None
-    if stack is None:
+    if n_layers is None:
         return ()
-    return tuple(strategies.keep_layers(strategy, stack.n_layers, keep, scores))
+    return tuple(strategies.keep_layers(strategy, n_layers, keep, scores))
 
 
 def _list_problems(layers: Sequence[int], n_layers: int | None) -> list[Problem]:
