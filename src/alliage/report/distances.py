@@ -13,7 +13,8 @@ from scipy.spatial.distance import squareform
 if TYPE_CHECKING:
     import pandas as pd
 
-ALL = "all modules"
+# What a mean is over, by what was compared.
+MODULES, LAYERS, MODEL = "all modules", "all layers", "whole model"
 RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic"}
 
 
@@ -28,7 +29,7 @@ class Matrix:
 
     Attributes:
         metric: its name.
-        modules: which modules the mean is over: `ALL`, or a kind such as "query".
+        modules: what the mean is over: `MODULES`, `LAYERS`, `MODEL` or a kind such as "query".
         names: of the models, n of them.
         values: float64 [n, n], symmetric, 0 on the diagonal, NaN where a pair was not measured.
     """
@@ -56,22 +57,31 @@ class Matrix:
 
 
 def matrices(distances: pd.DataFrame) -> list[Matrix]:
-    """One matrix for each metric over all modules, then one for each metric and kind of module.
+    """One matrix for each metric over everything, then one for each metric and kind of module.
 
-    A pair's distance is the mean over the modules that were measured for it; rows of a pair with
-    itself are ignored, for the distance is 0.
+    A pair's distance is the mean over the modules that were measured for it. Where a metric was
+    measured by module and by layer or model too, only the modules count. Rows of a pair with itself
+    are ignored, for that distance is 0.
     """
-    found = []
+    whole, by_kind = [], []
     rows = distances[distances["first"] != distances["second"]]
     for metric, of_metric in rows.groupby("metric", sort=True):
-        kinds = sorted(of_metric["kind"].unique())
-        found.append(_matrix(str(metric), ALL, of_metric))
+        modules, finest = _finest(of_metric)
+        whole.append(_matrix(str(metric), modules, finest))
+        kinds = sorted(finest["kind"].unique())
         if len(kinds) > 1:
-            found += [
-                _matrix(str(metric), str(kind), of_metric[of_metric["kind"] == kind])
-                for kind in kinds
+            by_kind += [
+                _matrix(str(metric), str(kind), finest[finest["kind"] == kind]) for kind in kinds
             ]
-    return sorted(found, key=lambda matrix: matrix.modules != ALL)
+    return [*whole, *by_kind]
+
+
+def _finest(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    # Only modules have a kind; the whole model is in no layer.
+    by_module, by_layer = rows["kind"] != "", rows["layer"] >= 0
+    if by_module.any():
+        return MODULES, rows[by_module]
+    return (LAYERS, rows[by_layer]) if by_layer.any() else (MODEL, rows)
 
 
 def _matrix(metric: str, modules: str, rows: pd.DataFrame) -> Matrix:
@@ -128,7 +138,7 @@ class Profile:
 
     Attributes:
         metric: its name.
-        kind: of module.
+        kind: of module, or "whole layer".
         layers: indices from 0, ascending, [l].
         low: smallest distance of a pair at each layer, [l].
         mean: over pairs, [l].
@@ -151,6 +161,7 @@ def profiles(distances: pd.DataFrame) -> list[Profile]:
     for (metric, kind), part in rows.groupby(["metric", "kind"], sort=True):
         by_layer = part.groupby("layer", sort=True)["value"].agg(["min", "mean", "max"])
         if len(by_layer) > 1:
-            columns = (by_layer[name].to_numpy(np.float64) for name in ("min", "mean", "max"))
-            found.append(Profile(str(metric), str(kind), by_layer.index.to_numpy(), *columns))
+            name = str(kind) or "whole layer"
+            low, mean, high = by_layer.to_numpy(np.float64).T
+            found.append(Profile(str(metric), name, by_layer.index.to_numpy(), low, mean, high))
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from alliage.report.calibration import CalibrationError
-from alliage.report.distances import ALL, Matrix, label
+from alliage.report.distances import LAYERS, MODEL, MODULES, Matrix, label
 from alliage.report.figures.svg import short
 from alliage.report.scores import Comparison, Scores, compare_with_singles, sorted_roles
 
@@ -48,7 +48,7 @@ def distance(matrices: Sequence[Matrix]) -> Finding:
     sentences = []
     for matrix in matrices:
         pairs = matrix.pairs()
-        if matrix.modules != ALL or not pairs:
+        if matrix.modules not in (MODULES, LAYERS, MODEL) or not pairs:
             continue
         near, far = pairs[0], pairs[-1]
         if len(pairs) == 1:

@@ -13,7 +13,7 @@ from alliage.report.scores import Scores
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL_LIMIT = 20_000
+CELL_LIMIT = 10_000
 Cell = str | float | int | None
 
 
@@ -53,13 +53,11 @@ def model_table(
             continue
         known = facts.get(name, {})
         values = scored.get(name, np.full(len(tasks), np.nan))
+        size = (known["parameters"] / 1e6, known["bytes"] / 1e6) if known else (None, None)
+        measured = (float(value) if np.isfinite(value) else None for value in values)
         rows.append(
-            (
-                name, role, known.get("method") or None, known.get("layers"),
-                known["parameters"] / 1e6 if known else None, known["bytes"] / 1e6 if known else None,
-                *(float(value) if np.isfinite(value) else None for value in values),
-            )
-        )  # fmt: skip
+            (name, role, known.get("method") or None, known.get("layers"), *size, *measured)
+        )
     columns: tuple[tuple[str, int | None], ...] = (
         ("model", None), ("role", None), ("method", None), ("layers", 0), ("parameters, M", 2),
         ("size, MB", 1), *((task, 3) for task in tasks),

@@ -18,7 +18,7 @@ NAMES = {"distances": ("first", "second"), "scores": ("model",), "reliability": 
 ECE = "ece"
 # Metrics of quality, all of them better when higher; the report's main one is the first that was
 # measured most often.
-QUALITY = ("accuracy", "f1", "f1_macro", "matthews")
+QUALITY = ("accuracy", "f1", "f1_macro", "matthews", "precision", "recall")
 
 
 @dataclass(frozen=True, slots=True)

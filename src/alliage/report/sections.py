@@ -10,7 +10,7 @@ from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
-from alliage.report.figures.heatmap import heat_maps
+from alliage.report.figures.heatmap import MODEL_LIMIT, heat_maps
 from alliage.report.figures.map import maps
 from alliage.report.figures.performance import scores_by_task, trade_offs
 from alliage.report.figures.profile import layer_profiles
@@ -22,7 +22,7 @@ from alliage.report.scores import ECE, OTHER, QUALITY, role_rank, roles_of, scor
 if TYPE_CHECKING:
     import pandas as pd
 
-VIEW_LIMIT = 12  # combinations of metric and kind of module that are drawn
+CELL_LIMIT = 15_000  # cells of all heat maps, which bound the page's size
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
         findings.pruning(main, models),
         findings.calibration(errors),
     )
-    drawn, left_out = found[:VIEW_LIMIT], max(0, len(found) - VIEW_LIMIT)
+    side = max((min(len(matrix.names), MODEL_LIMIT) for matrix in found), default=1)
+    drawn = found[: max(1, CELL_LIMIT // side**2)]
+    left_out = len(found) - len(drawn)
     by_task = [one for one in scores if one.metric != ECE]
     # Pruned and merged models first: they are what the reader came for.
     made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))

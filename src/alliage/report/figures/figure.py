@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-DATA_LIMIT = 20_000  # rows of a figure's data that go into the page
+DATA_LIMIT = 1_000_000  # characters of a figure's data that go into the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,12 @@ class Figure:
 
 
 def data(columns: Sequence[str], rows: Sequence[Sequence[str | float | int | None]]) -> Data:
-    """The rows as plain values, NaN as None, the first `DATA_LIMIT` of them."""
-    plain = tuple(
-        tuple(None if cell != cell else cell for cell in row) for row in rows[:DATA_LIMIT]
-    )
-    return Data(tuple(columns), plain, max(0, len(rows) - DATA_LIMIT))
+    """The rows with NaN as None, as many from the first on as `DATA_LIMIT` allows."""
+    kept: list[tuple[str | float | int | None, ...]] = []
+    room = DATA_LIMIT
+    for row in rows:
+        room -= sum(len(str(cell)) + 3 for cell in row)  # quotes and comma
+        if room < 0:
+            break
+        kept.append(tuple(None if cell != cell else cell for cell in row))
+    return Data(tuple(columns), tuple(kept), len(rows) - len(kept))

@@ -53,7 +53,7 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
         id="heat-map",
         title="Distances between all pairs",
         caption=(
-            "Mean distance over modules. Models are ordered by average linkage, whose tree is "
+            "Means over what was compared. Models are ordered by average linkage, whose tree is "
             "drawn above: the lower two branches join, the nearer their models are."
         ),
         selectors=("Metric", "Modules"),
@@ -98,8 +98,9 @@ def _draw(matrix: Matrix) -> Markup:
 def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
     low, high = _range(matrix)
     parts: list[str] = []
-    for i, first in enumerate(matrix.names):
-        for j, second in enumerate(matrix.names):
+    names = [shorten(name, 300) for name in matrix.names]
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
             value = float(matrix.values[i, j])
             x, y = left + j * cell, top + i * cell
             missing = not np.isfinite(value)
@@ -107,7 +108,7 @@ def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
             parts.append(
                 element(
                     "rect", class_="cell missing" if missing else "cell", x=x, y=y, width=cell,
-                    height=cell, fill=colour, data_tip=f"{first} – {second}: {short(value)}",
+                    height=cell, fill=colour, data_tip=f"{whole[i]} – {whole[j]}: {short(value)}",
                 )
             )  # fmt: skip
             text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"

@@ -9,9 +9,14 @@ from itertools import product
 from alliage.report.figures.svg import FONT_SIZE, text_width
 
 # Offsets of a label's nearest edge from its point, nearest and most readable first.
-_RINGS = (7.0, 14.0, 24.0, 36.0, 50.0)
+_RINGS = (7.0, 14.0, 24.0, 36.0, 50.0, 66.0, 84.0)
 _NEAR = 14.0  # farther labels get a line to their point
-_DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
+# Of a label's centre from its point: (1, 0) is right of it, (0.5, −1) above and a little right.
+_DIRECTIONS = (
+    (1.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, -1.0),
+    (-1.0, 1.0), (1.0, -0.5), (1.0, 0.5), (-1.0, -0.5), (-1.0, 0.5), (0.5, -1.0), (0.5, 1.0),
+    (-0.5, -1.0), (-0.5, 1.0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ def place(
 ) -> list[Label | None]:
     """Place labels one after the other, the most crowded points first.
 
+    Lines that lead to points keep clear of labels, but for labels that would else have no room.
+
     Args:
         points: positions in the picture.
         texts: one for each point.
@@ -54,14 +61,18 @@ def place(
     placed: list[Box] = []
     crossed: list[Box] = []  # along the leaders
     labels: list[Label | None] = [None] * len(points)
-    for index in sorted(range(len(points)), key=lambda index: (-_crowd(points, index), index)):
+    crowded_first = sorted(range(len(points)), key=lambda index: -_crowd(points, index))
+    for may_cross, index in product((False, True), crowded_first):
+        if labels[index]:
+            continue
         for gap, (dx, dy) in product(_RINGS, _DIRECTIONS):
             box = _box(points[index], texts[index], gap, dx, dy)
             if not _inside(box, frame):
                 continue
             end = _nearest(box, points[index])
             steps = _along(points[index], end) if gap > _NEAR else []
-            if _free([box], [*placed, *marks, *crossed]) and _free(steps, placed):
+            clear = _free([box], [*placed, *marks] if may_cross else [*placed, *marks, *crossed])
+            if clear and (may_cross or _free(steps, placed)):
                 placed.append(box)
                 crossed += steps
                 leader = end if gap > _NEAR else None
@@ -70,13 +81,11 @@ def place(
     return labels
 
 
-def _box(point: tuple[float, float], text: str, gap: float, dx: int, dy: int) -> Box:
+def _box(point: tuple[float, float], text: str, gap: float, dx: float, dy: float) -> Box:
     width, height = text_width(text), FONT_SIZE * 1.15
     x, y = point
-    # Diagonal neighbours may sit closer: the corner, not the edge, faces the point.
-    gap = gap * 0.7 if dx and dy else gap
-    left = x + gap if dx > 0 else x - gap - width if dx < 0 else x - width / 2
-    top = y + gap if dy > 0 else y - gap - height if dy < 0 else y - height / 2
+    left = x + dx * gap - width * (1 - dx) / 2
+    top = y + dy * gap - height * (1 - dy) / 2
     return left, top, left + width, top + height
 
 

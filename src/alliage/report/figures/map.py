@@ -94,12 +94,12 @@ def _panel(
     for point, name, role in zip(points, matrix.names, roles, strict=True):
         parts.append(mark(role, *point, tip=name, model=name))
     parts += [
-        element("text", text, x=label.x, y=label.y)
+        element("text", text, class_="name", x=label.x, y=label.y)
         for label, text in zip(labels, texts, strict=True)
         if label
     ]
     hidden = labels.count(None)
-    caption = method + (f"; {hidden} labels have no room: point at a mark." if hidden else ".")
+    caption = method + (f"; labels without room: {hidden}. Point at a mark." if hidden else ".")
     title = f"{method}: map of {len(texts)} models by {matrix.metric}, {matrix.modules}"
     return Panel(image([group(parts)], _WIDTH, _BOTTOM + 42, title), caption)
 

@@ -168,5 +168,5 @@ def _scatter(
     texts = [shorten(point.model, 150) for point in named]
     for text, placed in zip(texts, place(at, texts, (47.0, top, WIDTH, bottom - 3)), strict=True):
         if placed:
-            parts.append(element("text", text, x=placed.x, y=placed.y))
+            parts.append(element("text", text, class_="name", x=placed.x, y=placed.y))
     return image([group(parts)], WIDTH, bottom + 42, f"{up} against {label}")
