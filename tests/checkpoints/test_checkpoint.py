@@ -140,7 +140,10 @@ def test_configured_ties_need_both_copies(tmp_path):
     shape = {"model.embed_tokens.weight": torch.zeros(4, 2), "lm_head.weight": torch.zeros(4, 2)}
     save_file(shape, tmp_path / "model.safetensors")
     for config, ties in [
-        ({"model_type": "llama", "tie_word_embeddings": True}, {"lm_head.weight": "model.embed_tokens.weight"}),
+        (
+            {"model_type": "llama", "tie_word_embeddings": True},
+            {"lm_head.weight": "model.embed_tokens.weight"},
+        ),
         ({"model_type": "llama"}, {}),
         ({"model_type": "gemma2"}, {"lm_head.weight": "model.embed_tokens.weight"}),
     ]:

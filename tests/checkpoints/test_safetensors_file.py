@@ -25,7 +25,15 @@ def entry(begin, end, shape=None, dtype="F32"):
     }
 
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
+DTYPES = [
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -121,10 +129,13 @@ def test_random_bytes_are_refused_with_a_message(tmp_path_factory, content):
     path.write_bytes(content)
     try:
         alliage.open(path).close()
+        refusal = None
     except AlliageError as error:
-        assert str(path) in str(error)
-    else:  # what we accept, the reference library accepts
+        refusal = str(error)
+    if refusal is None:  # what we accept, the reference library accepts
         load_file(path)
+    else:
+        assert str(path) in refusal
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
@@ -132,5 +143,5 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     with alliage.open(tmp_path / "x.safetensors") as checkpoint:
         with (tmp_path / "x.safetensors").open("r+b") as file:
             file.truncate(200)
-        with pytest.raises(AlliageError, match="t: ends after .* became shorter"):
+        with pytest.raises(AlliageError, match=r"t: ends after .* became shorter"):
             checkpoint.read("t")

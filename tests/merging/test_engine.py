@@ -47,6 +47,26 @@ def test_ties_equals_the_authors_algorithm_on_flat_vectors(family, tensors, tmp_
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_with_cancelling_votes_are_redone_where_the_guess_was_wrong(tmp_path, seed):
+    """Coarse weights, so that τ₁ = −τ₂ is common; the sign of the majority differs by seed."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.zeros(300, 100)
+    tuned = [torch.randint(-2, 3, (300, 100), generator=generator).float() for _ in range(2)]
+    for name, tensor in zip(("base", "a", "b"), (base, *tuned), strict=True):
+        (tmp_path / name).mkdir()
+        save_file({"layers.0.weight": tensor}, tmp_path / name / "model.safetensors")
+    models = [str(tmp_path / "a"), str(tmp_path / "b")]
+    made = plan(recipe(tmp_path, models=models), memory=1, threads=2)
+    record = run(made, tmp_path / "out")
+    expected = reference(torch.stack([t.flatten() for t in tuned]), 0.2)
+    merged = load_file(tmp_path / "out" / "model.safetensors")["layers.0.weight"]
+    assert torch.equal(merged.flatten(), expected)
+    kept = [t.where(t.abs() == 2, 0) for t in tuned]  # two in five have magnitude 2
+    votes = (kept[0] + kept[1]).sign().sum()
+    assert (record.blocks_redone > 0) == bool(votes <= 0)
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -75,7 +95,9 @@ def test_the_result_loads_and_predicts_in_transformers(family, tmp_path):
     run(plan(recipe(family)), tmp_path / "out")
     model, info = AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")("the film was good", return_tensors="pt")
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(
+        "the film was good", return_tensors="pt"
+    )
     hidden = model(**inputs).last_hidden_state
     assert hidden.shape[-1] == 16
     assert hidden.isfinite().all()
@@ -241,7 +263,9 @@ def test_nan_in_the_base_is_the_bases_fault(family, tmp_path):
     chosen = recipe(family).model_copy(update={"base": base})
     with pytest.raises(AlliageError) as caught:
         run(plan(chosen), tmp_path / "out")
-    assert any(f"{base}/model.safetensors: pooler.dense.bias" in str(p) for p in caught.value.problems)
+    assert any(
+        f"{base}/model.safetensors: pooler.dense.bias" in str(p) for p in caught.value.problems
+    )
 
 
 def test_values_that_do_not_fit_the_output_type(family, tmp_path):
@@ -320,7 +344,7 @@ def watch():
     while running:
         peak = max(peak, anonymous())
         time.sleep(0.002)
-thread = threading.Thread(target=watch); thread.start()
+thread = threading.Thread(target=watch, daemon=True); thread.start()
 run(plan(recipe, memory=32 * 2**20, threads=2), {out!r})
 running = False; thread.join()
 print(peak - before)

@@ -66,7 +66,11 @@ def reference(deltas: torch.Tensor, density: float) -> torch.Tensor:
 
 
 @given(
-    st.integers(1, 5), st.integers(1, 200), st.floats(0.01, 1.0), st.integers(0, 10**6), st.booleans()
+    st.integers(1, 5),
+    st.integers(1, 200),
+    st.floats(0.01, 1.0),
+    st.integers(0, 10**6),
+    st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
 def test_equals_the_authors_algorithm(models, size, density, seed, coarse):
@@ -87,9 +91,7 @@ def test_blocks_with_the_whole_vectors_statistics_make_the_whole():
     blocks = deltas.split(130, dim=1)
     doubtful = [count.update(block) for block in blocks]
     assert any(doubtful)
-    parts = [
-        ties(block, density=0.4, thresholds=thresholds, **count.settled()) for block in blocks
-    ]
+    parts = [ties(block, density=0.4, thresholds=thresholds, **count.settled()) for block in blocks]
     assert torch.equal(torch.cat(parts), ties(deltas, density=0.4))
 
 

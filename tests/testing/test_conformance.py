@@ -14,7 +14,9 @@ def test_every_method_conforms(name):
 
 def wrong(function) -> Method:
     known = describe("task_arithmetic")
-    return Method(**{field: getattr(known, field) for field in Method.__slots__} | {"function": function})
+    return Method(
+        **{field: getattr(known, field) for field in Method.__slots__} | {"function": function}
+    )
 
 
 def test_the_suite_finds_broken_methods():

@@ -45,9 +45,7 @@ def test_delta_is_what_peft_merges(tmp_path, architecture):
                 torch.testing.assert_close(vector.delta(name), expected, rtol=1e-5, atol=1e-6)
                 half = expected.numel() // 2
                 block = vector.block(name, half, expected.numel())
-                torch.testing.assert_close(
-                    block, expected.reshape(-1)[half:], rtol=1e-5, atol=1e-6
-                )
+                torch.testing.assert_close(block, expected.reshape(-1)[half:], rtol=1e-5, atol=1e-6)
             else:
                 assert expected.abs().max() == 0, name
         first = vector.modules[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,12 +167,9 @@ def _neighbours(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f"{parent} does not exist either."
-    names = _visible(parent.iterdir())
-    return nearest(path.name, names) if names else ""
-
-
-def _visible(paths: Iterable[Path]) -> list[str]:
-    return [path.name for path in paths if not path.name.startswith(".")][:1000]
+    names = [item.name for item in parent.iterdir() if not item.name.startswith(".")]
+    suggestion = nearest(path.name, names[:1000])
+    return suggestion if suggestion.startswith("Did") else ""
 
 
 def _has_weight_ending(name: str) -> bool:

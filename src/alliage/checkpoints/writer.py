@@ -186,15 +186,19 @@ class TensorWriter:
             index = {"metadata": {"total_size": self._missing}, "weight_map": weight_map}
             (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
-    def write(self, name: str, start: int, data: memoryview) -> None:
-        """Write a tensor's bytes from element `start` on, as stored. Each byte once."""
+    def write(self, name: str, start: int, data: memoryview, *, again: bool = False) -> None:
+        """Write a tensor's bytes from element `start` on, as stored.
+
+        Each byte is written once, unless `again` says that it was written before.
+        """
         fd, spec = self._places[name]
         offset = start * dtypes.itemsize(spec.dtype)
         if offset + len(data) > spec.nbytes:
             raise ValueError(f"{len(data)} bytes from element {start} do not fit into {spec}")
         _write_all(fd, data, spec.start + offset)
-        with self._lock:
-            self._missing -= len(data)
+        if not again:
+            with self._lock:
+                self._missing -= len(data)
 
     def copy(self, name: str, source: Checkpoint, source_name: str) -> None:
         """Copy a whole tensor from an open checkpoint, byte for byte."""

@@ -113,7 +113,7 @@ class _BlockMerge:
 
         def redo(block: Block) -> None:
             base, tensors = self.read(block)
-            self.write(block, base, function(tensors, **settled))
+            self.write(block, base, function(tensors, **settled), again=True)
 
         self._each("merging, again", doubtful, redo)
         return len(doubtful)
@@ -149,7 +149,9 @@ class _BlockMerge:
             self._check(row, vector.source(name).file, vector.source(name).name)
         return base.to(self.device), tensors.to(self.device)
 
-    def write(self, block: Block, base: Tensor, merged: Tensor | None) -> None:
+    def write(
+        self, block: Block, base: Tensor, merged: Tensor | None, *, again: bool = False
+    ) -> None:
         """Round once and write, under every name that the tensor has."""
         tensor = block.tensor
         result = base
@@ -160,7 +162,7 @@ class _BlockMerge:
             self._flaw("output", tensor.name, f"some merged values are no finite {tensor.dtype}.")
         data = stored.view(torch.uint8).numpy().data.cast("B")
         for name in (tensor.name, *tensor.copies):
-            self.writer.write(name, block.start, data)
+            self.writer.write(name, block.start, data, again=again)
 
     def _check(self, values: Tensor, file: object, name: str) -> None:
         # One sum is far cheaper than a look at each element; it may also overflow by itself.
