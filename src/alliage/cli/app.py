@@ -15,11 +15,14 @@ from alliage.errors import AlliageError
 
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
+    "compare",
+    "evaluate",
     "inspect",
     "merge",
     "methods",
     "report",
     "prune",
+    "tune",
     "verify",
 )  # fmt: skip
 

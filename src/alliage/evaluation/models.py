@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -47,12 +47,12 @@ class _Head:
     """Where a task's output layer comes from.
 
     Attributes:
-        file: head.safetensors beside a merged body; nothing where the model's own files hold it.
+        home: the body's own files, an adapter's file, or head.safetensors beside a merged body.
         labels: their names in the order of the outputs, or nothing where nobody recorded them.
         outputs: how many there are.
     """
 
-    file: Path | None
+    home: Literal["body", "adapter"] | Path
     labels: tuple[str, ...] | None
     outputs: int
 
@@ -75,17 +75,18 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
     chosen = _choose_head(checkpoint, task, head)
     columns = _match_labels(checkpoint, task, chosen)
     body = checkpoint if checkpoint.adapter is None else _base_of(checkpoint)
-    with quiet_transformers():
-        model, missing = _load_body(body, task.kind, chosen)
-        if checkpoint.adapter is not None:
-            from peft import PeftModel
+    replaced = None if chosen.home == "body" else {}
+    if isinstance(chosen.home, Path):
+        with open_checkpoint(chosen.home) as file:
+            replaced = {name: file.read(name) for name in file.specs()}
+    labels = chosen.labels or tuple(f"LABEL_{index}" for index in range(chosen.outputs))
+    model, missing = load_model(body, task.kind, labels, head=replaced)
+    adapted = model
+    if checkpoint.adapter is not None:
+        from peft import PeftModel
 
-            adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
-            missing -= set(checkpoint.adapter_saved)
-        else:
-            adapted = model
-        if chosen.file is not None:
-            missing -= _load_head(model, chosen.file)
+        adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
+        missing -= set(checkpoint.adapter_saved)
     if missing:
         raise AlliageError(
             Problem(
@@ -94,14 +95,68 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
             )
         )
     with_tokenizer = checkpoint if checkpoint.adapter is None or checkpoint.companions else body
-    encoder = encoder_for(task.kind, with_tokenizer, model.config)
-    if model.config.pad_token_id is None and hasattr(encoder, "tokenizer"):
-        model.config.pad_token_id = encoder.tokenizer.pad_token_id
-    return Classifier(adapted.eval(), encoder, columns)
+    return Classifier(adapted.eval(), encoder_for(task.kind, with_tokenizer, model.config), columns)
+
+
+def load_model(
+    body: Checkpoint,
+    kind: Kind,
+    labels: Sequence[str],
+    *,
+    head: Mapping[str, torch.Tensor] | None = None,
+) -> tuple[Any, set[str]]:
+    """Build transformers' model of a kind in float32.
+
+    Args:
+        body: the weights, with or without a task head.
+        kind: of the task.
+        labels: of the head, in order.
+        head: tensors by the names of files that stand for the body's own task head; none to
+            start one afresh, from torch's global generator; nothing to keep the body's.
+
+    Returns:
+        the model, and the names of its parameters that nobody gave: they are initialised afresh.
+
+    Raises:
+        AlliageError: no configuration, an architecture without such a head, or tensors of other
+            shapes than the configuration says.
+    """
+    from transformers import AutoConfig
+
+    if body.config is None or body.folder is None:
+        raise AlliageError(
+            Problem(body.ref, "has no config.json beside its weights.", "Give the whole folder.")
+        )
+    given = {
+        name: body.read(name) for name in body.specs() if head is None or not is_task_head(name)
+    }
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(
+                body.folder,
+                id2label=dict(enumerate(labels)),
+                label2id={label: index for index, label in enumerate(labels)},
+            )
+            with torch.device("meta"):
+                architecture = type(auto_class(kind).from_config(config))
+            model, info = architecture.from_pretrained(
+                None,
+                config=config,
+                state_dict=given | dict(head or {}),
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            raise AlliageError(
+                Problem(body.ref, f"does not load for {kind}: {str(error).splitlines()[0]}")
+            ) from None
+    if kind != "image-classification" and config.pad_token_id is None:  # decoders
+        model.config.pad_token_id = config.eos_token_id
+    return model, set(info["missing_keys"])
 
 
 def auto_class(kind: Kind) -> Any:
-    """transformers' class that loads any model of a kind."""
+    """The class of transformers that loads any model of a kind."""
     import transformers
 
     return {
@@ -136,6 +191,8 @@ def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Hea
             len(labels) if labels else int(heads[chosen]["num_labels"]),
         )
     own = _own_head(checkpoint)
+    if own is None and checkpoint.adapter is not None:
+        own = _own_head(_base_of(checkpoint))
     if own is not None:
         return own
     if heads:
@@ -160,8 +217,10 @@ def _own_head(checkpoint: Checkpoint) -> _Head | None:
     recorded = record.get("labels")
     labels = tuple(recorded) if recorded else config_labels(checkpoint.config or {})
     # The last layer of a head comes last by name too: dense < out_proj.
-    last = stored[-1] if checkpoint.adapter is None else checkpoint.adapter_saved[stored[-1]]
-    return _Head(None, labels, checkpoint.specs()[last].shape[0])
+    if checkpoint.adapter is None:
+        return _Head("body", labels, checkpoint.specs()[stored[-1]].shape[0])
+    last = checkpoint.adapter_saved[stored[-1]]
+    return _Head("adapter", labels, checkpoint.specs()[last].shape[0])
 
 
 def _heads_beside(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
@@ -203,46 +262,3 @@ def _base_of(checkpoint: Checkpoint) -> Checkpoint:
             )
         )
     return open_checkpoint(checkpoint.base)
-
-
-def _load_body(body: Checkpoint, kind: Kind, head: _Head) -> tuple[Any, set[str]]:
-    """The model with a head of the right size, and the parameters that its files lack."""
-    labels = head.labels or tuple(f"LABEL_{index}" for index in range(head.outputs))
-    if body.config is None:
-        raise AlliageError(
-            Problem(body.ref, "has no config.json beside its weights.", "Give the whole folder.")
-        )
-    try:
-        model, info = auto_class(kind).from_pretrained(
-            body.folder,
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head of the base's own, which is replaced
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, OSError) as error:
-        raise AlliageError(
-            Problem(body.ref, f"does not load for {kind}: {str(error).splitlines()[0]}")
-        ) from None
-    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
-
-
-def _load_head(model: torch.nn.Module, file: Path) -> set[str]:
-    """Load a head's tensors under their names; returns those names."""
-    with open_checkpoint(file) as head:
-        tensors = {name: head.read(name) for name in head.specs()}
-    own = {name: parameter.shape for name, parameter in model.state_dict().items()}
-    problems = [
-        Problem(
-            f"{file}: {name}",
-            f"shape {list(tensor.shape)}, but the model has "
-            f"{list(own[name]) if name in own else 'no such tensor'}.",
-        )
-        for name, tensor in tensors.items()
-        if name not in own or own[name] != tensor.shape
-    ]
-    if problems:
-        raise AlliageError(problems)
-    model.load_state_dict(tensors, strict=False)
-    return set(tensors)

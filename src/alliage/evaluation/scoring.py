@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,8 @@ def evaluate(
         scores = []
         for task, chosen in zip(loaded, examples, strict=True):
             classifier = load_classifier(checkpoint, task, head=head)
-            stage = f"{checkpoint.name} on {task.name}"
-            scores.append(
-                _score(classifier, task, split, chosen, batch_size, device,
-                       lambda done, of, stage=stage: notify(stage, done, of))
-            )  # fmt: skip
+            on_batch = partial(notify, f"{checkpoint.name} on {task.name}")
+            scores.append(_score(classifier, task, split, chosen, batch_size, device, on_batch))
         record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
         base = checkpoint.base if checkpoint.adapter is not None else None
         layers = {layer_of(name) for name in (base or checkpoint).specs()} - {None}
