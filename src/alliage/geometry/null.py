@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alliage.geometry.angles import principal_angles
 
-_DRAWS = 128  # the mean geodesic of 8-dimensional spaces is known to 0.002 of its 4.2
+_DRAWS = 512  # the mean geodesic for d = 768, r = 8 comes out with an error of 0.001 of its 4.20
 
 
 @functools.lru_cache(maxsize=256)
@@ -28,10 +28,12 @@ def random_angles(d: int, r1: int, r2: int) -> Tensor:
         r2: dimensions of the second.
 
     Returns:
-        float64 [128, min(r₁, r₂)], each row descending; the same numbers every time.
+        float64 [512, min(r₁, r₂)], each row descending; the same numbers every time.
     """
     if not (1 <= r1 <= d and 1 <= r2 <= d):
         raise ValueError(f"expected 1 ≤ r ≤ d, got r = {r1} and {r2} in d = {d}")
+    if max(r1, r2) == d:  # one of the two is everything
+        return torch.zeros(_DRAWS, min(r1, r2), dtype=torch.float64)
     generator = np.random.default_rng([d, r1, r2])
     upper = generator.standard_normal((_DRAWS, r1, r2))
     freedom = d - r1

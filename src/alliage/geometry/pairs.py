@@ -110,7 +110,8 @@ def space_angles(bases: Sequence[Tensor]) -> Angles:
         for j in range(i):
             count = min(ranks[i], ranks[j])
             if count:
-                equal = ranks[i] == ranks[j] and torch.equal(first, bases[j])
+                filled = max(ranks[i], ranks[j]) == len(first)  # one of the two is everything
+                equal = filled or (ranks[i] == ranks[j] and torch.equal(first, bases[j]))
                 found = 0.0 if equal else angles_between_bases(first, bases[j])
                 values[i, j, :count] = values[j, i, :count] = found
     return Angles(values, ranks, bases[0].shape[0])

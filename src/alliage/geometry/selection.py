@@ -23,7 +23,9 @@ def check_vectors(vectors: Sequence[Vector]) -> None:
         )
     counts = Counter(vector.name for vector in vectors)
     problems += [
-        Problem(name, f"stands for {count} of the models.", "Give each a name of its own.")
+        Problem(
+            name, f"is the name of {count} models.", "Give each model once, under its own name."
+        )
         for name, count in counts.items()
         if count > 1
     ]

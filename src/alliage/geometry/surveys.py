@@ -123,9 +123,10 @@ class Survey:
         if not defined:
             return f"{metric}: not defined for any pair."
         (near, first), (far, last) = defined[0], defined[-1]
-        text = f"{metric}: nearest {self._pair(first)} ({near:.4g})"
-        if len(defined) > 1:
-            text += f", farthest {self._pair(last)} ({far:.4g})"
+        alone = len(defined) == 1
+        text = f"{metric}: {'' if alone else 'nearest '}{self._pair(first)} {near:.4g}"
+        if not alone:
+            text += f", farthest {self._pair(last)} {far:.4g}"
         if metric not in self.null:
             return text + "."
         null = self.null[metric].mean("module").to_numpy()
@@ -134,10 +135,9 @@ class Survey:
         count = deviations.notnull().sum("module")
         deviation = ((deviations**2).sum("module") ** 0.5 / count).to_numpy()
         closer = sum(value < null[p] - _CLOSER * deviation[p] for value, p in defined)
-        return (
-            f"{text}; random subspaces {np.mean([null[p] for _, p in defined]):.4g}: "
-            f"{closer} of {len(defined)} pairs closer than chance."
-        )
+        verdict = f"{closer} of {len(defined)} pairs" if not alone else "it is" if closer else "not"
+        chance = np.mean([null[p] for _, p in defined])
+        return f"{text}; random subspaces {chance:.4g}: {verdict} closer than chance."
 
     def _pair(self, pair: tuple[int, int]) -> str:
         return " – ".join(self.names[index] for index in pair)
