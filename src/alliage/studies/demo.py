@@ -54,7 +54,13 @@ _BASE_SETTINGS = {
 }
 _TUNE_SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"epochs": 4, "batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1},
-    "lora": {"epochs": 6, "batch_size": 32, "learning_rate": 5e-3, "warmup": 0.1},
+    "lora": {
+        "epochs": 6,
+        "batch_size": 32,
+        "learning_rate": 5e-3,
+        "warmup": 0.1,
+        "lora": LoraSettings(rank=8, alpha=16),
+    },
 }
 
 
@@ -76,7 +82,6 @@ def tune_recipe(base: str | Path, task: str, method: str) -> TuneRecipe:
         model=str(base),
         task=task,
         method=method,  # type: ignore[arg-type]  # checked by pydantic
-        lora=LoraSettings(rank=8, alpha=16),
         **_TUNE_SETTINGS[method],
     )
 
@@ -131,13 +136,14 @@ def _fit(model: Any, examples: tuple[Example, ...], on_event: OnEvent) -> None:
     model.train()
     for step in range(steps):
         if step % per_epoch == 0:
-            order = torch.randperm(len(labels))[: per_epoch * size].split(size)
-        chosen = order[step % per_epoch]
+            order = torch.randperm(len(labels))
+        start = step % per_epoch * size
+        chosen = order[start : start + size]
         shift = torch.randint(-1, 2, (2,)).tolist()
         shifted = torch.roll(images[chosen], shift, dims=(2, 3))
         loss = torch.nn.functional.cross_entropy(model(pixel_values=shifted).logits, labels[chosen])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()

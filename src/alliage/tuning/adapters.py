@@ -38,7 +38,7 @@ def add_lora(
     linear = _linear_modules(model)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides; any number will do
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilised,
         target_modules=resolve_targets(settings.targets, linear),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alliage import recipes
 from alliage.data.digits import PREFIX as BUILT_IN
 
-METHODS = ("full", "lora")
 _LEARNING_RATES = {"full": 2e-5, "lora": 1e-4}
 
 
@@ -19,15 +18,17 @@ class LoraSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(8, ge=1, description="r of B [d_out, r] and A [r, d_in].")
-    alpha: float = Field(16.0, gt=0, description="The update is α/r · B·A.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="On the inputs of A.")
+    rank: int = Field(default=8, ge=1, description="r of B [d_out, r] and A [r, d_in].")
+    alpha: float = Field(default=16.0, gt=0, description="The update is α/r · B·A.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="On the inputs of A.")
     targets: tuple[str, ...] = Field(
-        ("query", "value"),
+        default=("query", "value"),
         min_length=1,
         description="Kinds of modules (query, key, value, output, mlp, qkv), or module names.",
     )
-    rank_stabilised: bool = Field(False, description="α/√r instead (rsLoRA, arXiv:2312.03732).")
+    rank_stabilised: bool = Field(
+        default=False, description="α/√r instead (rsLoRA, arXiv:2312.03732)."
+    )
 
 
 class TuneRecipe(BaseModel):
@@ -37,28 +38,43 @@ class TuneRecipe(BaseModel):
 
     model: str = Field(description="The base: a folder or a hub id.")
     task: str = Field(description="A folder, a YAML file or a built-in name.")
-    method: Literal["full", "lora"] = Field("full", description="Which weights move.")
-    epochs: float = Field(3.0, gt=0, description="Passes over the train split.")
-    batch_size: int = Field(32, ge=1, description="Examples in one step.")
+    method: Literal["full", "lora"] = Field(default="full", description="Which weights move.")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the train split.")
+    batch_size: int = Field(default=32, ge=1, description="Examples in one step.")
     learning_rate: float | None = Field(
-        None, gt=0, description="At its peak; 2e-5 for full, 1e-4 for lora by default."
+        default=None, gt=0, description="At its peak; 2e-5 for full, 1e-4 for lora by default."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled, of AdamW (arXiv:1711.05101).")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled, of AdamW (arXiv:1711.05101)."
+    )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="Share of steps in which the rate rises; then it falls to 0."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of steps in which the rate rises; then it falls to 0.",
     )
-    seed: int = Field(0, ge=0, description="Of the head, the order of examples and dropout.")
+    seed: int = Field(
+        default=0, ge=0, description="Of the head, the order of examples and dropout."
+    )
     max_length: int | None = Field(
-        None, ge=1, description="Tokens of a text; the model's own limit by default."
+        default=None, ge=1, description="Tokens of a text; the model's own limit by default."
     )
-    train_limit: int | None = Field(None, ge=1, description="Train on a random part of this size.")
+    train_limit: int | None = Field(
+        default=None, ge=1, description="Train on a random part of this size."
+    )
     patience: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Stop when the validation loss has not fallen for so many epochs, "
         "and keep the best epoch; off by default.",
     )
-    lora: LoraSettings = Field(LoraSettings(), description="Used by method: lora.")
+    lora: LoraSettings = Field(default=LoraSettings(), description="Used by method: lora.")
+
+    @model_validator(mode="after")
+    def _lora_goes_with_lora(self) -> Self:
+        if self.method != "lora" and "lora" in self.model_fields_set:
+            raise ValueError("lora is set, but method is full; write method: lora, or leave it out")
+        return self
 
     @property
     def peak_learning_rate(self) -> float:

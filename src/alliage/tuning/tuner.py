@@ -88,9 +88,8 @@ def tune(
                 Problem(chosen.model, "is an adapter.", "Tune its base, or merge it first.")
             )
         torch.manual_seed(chosen.seed)
-        own = config_labels(base.config or {})
-        head = None if own == task.labels else {}
-        model, fresh = load_model(base, task.kind, task.labels, head=head)
+        keeps_head = config_labels(base.config or {}) == task.labels
+        model, fresh = load_model(base, task.kind, task.labels, head=None if keeps_head else {})
         encoder = encoder_for(task.kind, base, model.config, max_length=chosen.max_length)
         if chosen.method == "lora":
             if not fresh:  # the head that the base brings moves too
@@ -231,8 +230,7 @@ def _save(
     model.save_pretrained(folder.staging)
     if recipe.method == "lora":
         _order_lists(folder)
-    for companion in base.companions:
-        folder.add_copy(companion)
+    folder.add_companions(base)
     settings = recipe.model_dump(mode="json", exclude_none=True)
     settings |= {"learning_rate": recipe.peak_learning_rate}
     if recipe.method != "lora":
