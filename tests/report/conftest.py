@@ -29,7 +29,7 @@ def distances(models: tuple[str, ...] = COMPARED, layers: int = 12) -> Rows:
     random = np.random.default_rng(0)
     rows: Rows = []
     for first, second in combinations(models, 2):
-        alike = sum(name.split("-")[1] in SENTIMENT for name in (first, second)) == 2
+        alike = all(any(task in name for task in SENTIMENT) for name in (first, second))
         for layer in range(layers):
             for kind in ("query", "value"):
                 depth = (layer + 1) / layers

@@ -20,8 +20,9 @@ def test_merged_models_against_the_best_single_of_each_task_by_hand() -> None:
         table(
             ("one", "x", "test", "accuracy", 0.9, 10), ("two", "x", "test", "accuracy", 0.8, 10),
             ("two", "y", "test", "accuracy", 0.7, 10), ("ties", "x", "test", "accuracy", 0.85, 10),
-            ("ties", "y", "test", "accuracy", 0.75, 10), ("average", "x", "test", "accuracy", 0.6, 10),
-            ("average", "y", "test", "accuracy", 0.6, 10), ("ties", "z", "test", "accuracy", 0.1, 10),
+            ("ties", "y", "test", "accuracy", 0.75, 10), ("ties", "z", "test", "accuracy", 0.1, 10),
+            ("average", "x", "test", "accuracy", 0.6, 10),
+            ("average", "y", "test", "accuracy", 0.6, 10),
         ),
         ROLES,
     )  # fmt: skip

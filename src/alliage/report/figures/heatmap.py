@@ -108,7 +108,7 @@ def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
             parts.append(
                 element(
                     "rect", class_="cell missing" if missing else "cell", x=x, y=y, width=cell,
-                    height=cell, fill=colour, data_tip=f"{whole[i]} – {whole[j]}: {short(value)}",
+                    height=cell, fill=colour, data_tip=f"{first} – {second}: {short(value)}",
                 )
             )  # fmt: skip
             text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
