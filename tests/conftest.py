@@ -12,7 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-WORDS = ["the", "a", "film", "book", "was", "is", "very", "not", "good", "bad", "great", "awful", "long", "short", "sun", "rain", "goal", "team"]
+WORDS = "the a film book was is very not good bad great awful long short sun rain goal team"
+WORDS = WORDS.split()
 LABELS = {"sentiment": ["negative", "positive"], "topics": ["weather", "sport", "arts"]}
 
 

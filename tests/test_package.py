@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,15 @@ def test_wrong_names_are_attribute_errors():
 
     with pytest.raises(AttributeError, match="nothing"):
         _ = alliage.nothing
+
+
+def test_the_installed_command_runs(family):
+    """The console script itself, in a process of its own."""
+    script = Path(sys.executable).with_name("alliage")
+    done = subprocess.run(
+        [script, "inspect", family / "base"], capture_output=True, text=True, check=True
+    )
+    assert "BertModel" in done.stdout
+    wrong = subprocess.run([script, "inspect", "nowhere"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("alliage: nowhere: ")

@@ -1,4 +1,4 @@
-"""Whole merges on files, against dense arithmetic on the loaded tensors and transformers' loading."""
+"""Whole merges on files, against dense arithmetic on tensors and transformers' loading."""
 
 import json
 import shutil
@@ -231,7 +231,7 @@ def test_tied_weights_count_once_and_stay_equal(tmp_path):
 def test_copies_that_differ_are_refused(tmp_path):
     for seed, name in enumerate(("base", "a")):
         llama(tmp_path / name, seed, broken=name == "a")
-    with pytest.raises(AlliageError, match="ties it to .* but the two differ"):
+    with pytest.raises(AlliageError, match=r"ties it to .* but the two differ"):
         run(plan(recipe(tmp_path, models=["a"])), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -50,8 +50,10 @@ def test_exactly_the_sorted_one(family, density, sampled):
     assert magnitude_thresholds(vectors, density).tolist() == expected
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=80),
-       st.floats(0.01, 1.0))  # fmt: skip
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=80), st.floats(0.01, 1.0))
 @settings(max_examples=150, deadline=None)
 def test_any_finite_numbers(values, density):
     vector = torch.tensor([values])

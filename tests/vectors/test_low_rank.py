@@ -157,6 +157,6 @@ def test_an_adapter_for_another_base(tmp_path, family):
         vectors.open(family / "sentiment-lora", tmp_path / "wider")
     assert len(caught.value.problems) == 4
     gpt2().save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(AlliageError, match="the base .* has no such module") as caught:
+    with pytest.raises(AlliageError, match=r"the base .* has no such module") as caught:
         vectors.open(family / "sentiment-lora", tmp_path / "gpt2")
     assert len(caught.value.problems) == 4

@@ -30,7 +30,8 @@ _COMPANIONS = (
     "spiece.model", "sentencepiece*.model", "*.tiktoken", "chat_template*",
     "preprocessor_config.json", "processor_config.json", "image_processor_config.json",
     "video_preprocessor_config.json",
-    "generation_config.json",
+    "generation_config.json", "modules.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "[0-9]_*/config.json",
 )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ class Checkpoint:
 
     @property
     def companions(self) -> list[Path]:
-        """Tokenizer, processor and generation files beside the weights."""
+        """Files beside the weights that belong to the model: tokenizer, processor, pooling."""
         if self.folder is None:
             return []
         found = {file for pattern in _COMPANIONS for file in self.folder.glob(pattern)}

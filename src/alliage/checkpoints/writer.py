@@ -149,9 +149,13 @@ class OutputFolder:
         """Write a text file."""
         (self.staging / name).write_text(content, encoding="utf-8")
 
-    def add_copy(self, source: Path, name: str | None = None) -> None:
-        """Copy a file as it is."""
-        shutil.copyfile(source, self.staging / (name or source.name))
+    def add_companions(self, checkpoint: Checkpoint) -> None:
+        """Copy a checkpoint's tokenizer and whatever else belongs to it beside the weights."""
+        for companion in checkpoint.companions:
+            assert checkpoint.folder is not None
+            target = self.staging / companion.relative_to(checkpoint.folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(companion, target)
 
 
 class TensorWriter:

@@ -15,15 +15,8 @@ from alliage.errors import AlliageError
 
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
-    "compare",
-    "evaluate",
-    "inspect",
-    "merge",
-    "methods",
-    "report",
-    "prune",
-    "tune",
-    "verify",
+    "inspect", "compare", "merge", "methods", "prune",
+    "tune", "evaluate", "report", "verify",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -73,8 +73,7 @@ def run(
                 passes, redone = merge_blocks(plan, writer, device, notify)
         write_heads(plan, folder)
         _write_settings(plan, folder)
-        for companion in plan.base.companions:
-            folder.add_copy(companion)
+        folder.add_companions(plan.base)
         _write_provenance(plan, folder, notify)
     return RunRecord(Path(out), time.perf_counter() - started, plan.bytes_to_write, passes, redone)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.registry import Method, describe
 
@@ -95,13 +94,7 @@ def load_recipe(path: str | Path) -> MergeRecipe:
         UsageError: the file cannot be read or the recipe is wrong; all problems at once.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Problem(str(path), f"cannot be read: {error}.")) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(Problem(str(path), f"is not valid YAML: {error}.")) from None
-    recipe = parse_recipe(content, where=str(path))
+    recipe = parse_recipe(recipes.read_yaml(path), where=str(path))
     return _relative_to(path.parent, recipe)
 
 
@@ -111,33 +104,7 @@ def parse_recipe(content: Any, *, where: str = "recipe") -> MergeRecipe:
     Raises:
         UsageError: unknown keys, missing keys, wrong types; all problems at once.
     """
-    if not isinstance(content, Mapping):
-        raise UsageError(
-            Problem(where, f"expected keys and values, found {type(content).__name__}.")
-        )
-    try:
-        return MergeRecipe.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(validation_problems(error, MergeRecipe, where)) from None
-
-
-def validation_problems(
-    error: ValidationError, model: type[BaseModel], where: str
-) -> list[Problem]:
-    """Pydantic's findings as problems, with the nearest key for an unknown one."""
-    problems = []
-    for finding in error.errors():
-        place = ".".join(map(str, finding["loc"]))
-        if finding["type"] == "extra_forbidden":
-            owner = ModelEntry if len(finding["loc"]) > 1 else model
-            key = str(finding["loc"][-1])
-            problems.append(
-                Problem(where, f"unknown key {place}.", nearest(key, owner.model_fields))
-            )
-        else:
-            got = "" if finding["type"] == "missing" else f" Got {finding['input']!r}."
-            problems.append(Problem(where, f"{place}: {finding['msg']}.{got}"))
-    return problems
+    return recipes.parse(content, MergeRecipe, where)
 
 
 def _relative_to(folder: Path, recipe: MergeRecipe) -> MergeRecipe:

@@ -90,8 +90,7 @@ def run(pruning: PruningPlan, out: str | Path, *, on_event: OnEvent | None = Non
                 writer.copy(name, checkpoint, old)
                 notify("copying tensors", done, len(pruning.origins))
         folder.add_json(CONFIG, pruning.config)
-        for companion in checkpoint.companions:
-            folder.add_copy(companion)
+        folder.add_companions(checkpoint)
         _copy_heads(checkpoint, folder)
         _write_provenance(pruning, folder, described.result())
     return PruningRecord(Path(out), pruning.keep, time.perf_counter() - started, pruning.bytes_kept)

@@ -1,0 +1,72 @@
+import json
+
+
+def test_a_recipe(alliage, workspace):
+    done = alliage("merge merge.yml -o merged")
+    assert done.returncode == 0, done.stderr
+    assert "2 models merged by ties" in done.stdout
+    assert (workspace / "merged" / "model.safetensors").is_file()
+    verified = alliage("verify merged --json")
+    assert verified.returncode == 0
+    assert json.loads(verified.stdout)["problems"] == []
+
+
+def test_options_instead_of_a_recipe(alliage, workspace):
+    line = "merge --method average sentiment topics --set weight=3,1 -o merged --json -q"
+    done = alliage(line)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["plan"]["arguments"] == {"weight": [3, 1]}
+    assert document["run"]["bytes_written"] > 0
+    assert done.stderr == ""
+
+
+def test_the_plan_alone_writes_nothing(alliage, workspace):
+    before = sorted(workspace.iterdir())
+    done = alliage("merge merge.yml --dry-run")
+    assert done.returncode == 0
+    for word in ("read", "write", "memory", "time", "problems", "none"):
+        assert word in done.stdout
+    assert sorted(workspace.iterdir()) == before
+
+
+def test_a_plan_with_problems_shows_them_all(alliage, workspace):
+    (workspace / "merge.yml").write_text(
+        "method: ties\nbase: base\nmodels: [sentiment-data, nowhere]\n"
+    )
+    done = alliage("merge merge.yml --dry-run --json")
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["plan"]["problems"]) == 2
+    assert "no weights in it" in done.stderr
+    assert "nowhere" in done.stderr
+
+
+def test_usage_errors_exit_with_2(alliage):
+    for line, message in [
+        ("merge sentiment -o out", "expected one recipe"),
+        ("merge merge.yml", "no output folder"),
+        ("merge merge.yml --base base -o out", "go with --method"),
+        ("merge --method tis --base base sentiment -o out", "'ties'"),
+        ("merge --method ties --base base sentiment -o out --set densty=1", "'density'"),
+        ("merge --method ties --base base sentiment -o out --set density", "expected KEY=VALUE"),
+        ("merge --method ties --base base sentiment -o out --set weight=1,2", "2 values for 1"),
+        ("merge --method ties sentiment -o out", "common base"),
+        ("merge merge.yml -o base", "exists already"),
+        ("merge merge.yml -o out --memory lots", "is no size"),
+        ("merge merge.yml -o out --device tpu", "must be cpu or cuda"),
+    ]:
+        done = alliage(line)
+        assert done.returncode == 2, (line, done.stderr)
+        assert message in done.stderr, line
+        assert done.stdout == ""
+
+
+def test_verify_says_no_with_3(alliage, workspace):
+    alliage("merge merge.yml -o merged")
+    with (workspace / "sentiment" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    done = alliage("verify merged")
+    assert done.returncode == 3
+    assert "input sentiment changed" in done.stderr
+    assert alliage("verify base").returncode == 2
