@@ -201,7 +201,9 @@ def test_saved_data_are_the_table(page: Page, results: Path, tmp_path: Path) -> 
 
 
 def test_print_is_light_and_without_controls(page: Page) -> None:
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dpi
     page.emulate_media(media="print")
+    assert overflow(page) <= 0
     assert page.locator("nav").is_hidden()
     assert not [button for button in page.locator(".save").all() if button.is_visible()]
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -30,5 +30,6 @@ def report(
     nbytes = written.stat().st_size
     if json:
         console.print_json({"report": str(written), "bytes": nbytes})
-    elif not quiet:
-        print(f"{written} ({console.size(nbytes)}). Open it in a browser.")
+        return
+    print(written)
+    console.note(f"{console.size(nbytes)}; open it in a browser.", quiet=quiet)

@@ -12,10 +12,11 @@ DATA_LIMIT = 1_000_000  # characters of a figure's data that go into the page
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture and the line under it."""
+    """One picture and the line under it; a wide one keeps its size and scrolls in its own box."""
 
     svg: Markup
     caption: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ class Figure:
     data: Data
     tables: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the whole width of the page."""
+        return any(len(view.panels) > 1 or view.panels[0].wide for view in self.views)
 
 
 def data(columns: Sequence[str], rows: Sequence[Sequence[str | float | int | None]]) -> Data:

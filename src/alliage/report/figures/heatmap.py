@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from markupsafe import Markup
@@ -41,7 +43,7 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
             )
         if not matrix.complete:
             notes.add("Pairs that were not measured stay empty; models are then ordered by name.")
-        views.append(View((matrix.metric, matrix.modules), (Panel(_draw(shown)),)))
+        views.append(View((matrix.metric, matrix.modules), (_draw(shown),)))
     if left_out:
         notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
     rows = [
@@ -64,19 +66,21 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
     )
 
 
-def _draw(matrix: Matrix) -> Markup:
+def _draw(matrix: Matrix) -> Panel:
     tree = None
     if matrix.complete and len(matrix.names) > 1:
         tree = dendrogram(matrix)
         matrix = matrix.select(hierarchy.leaves_list(tree).tolist())
     n = len(matrix.names)
     names = [shorten(name, 126) for name in matrix.names]
-    room = max(map(text_width, names)) + 10
+    longest = max(map(text_width, names))
+    room = longest + 10
     cell = min(44.0, max(13.0, (_WIDTH - room - 4) / n))
     left, top = room, _TREE + 4 if tree is not None else 6.0
     side = cell * n
-    # Column labels lean by 45 degrees: their depth is their width / √2.
-    bottom = top + side + max(map(text_width, names)) * 0.71 + 22
+    # Leaning labels need more room between columns than upright ones, but less below.
+    lean = 45 if cell >= 18 else 90
+    bottom = top + side + longest * math.sin(math.radians(lean)) + 24
     width = max(_WIDTH, left + side + 4)
     parts = [_cells(matrix, left, top, cell)]
     if tree is not None:
@@ -84,15 +88,11 @@ def _draw(matrix: Matrix) -> Markup:
     for index, name in enumerate(names):
         middle = (index + 0.5) * cell
         parts.append(element("text", name, x=left - 6, y=top + middle + 4, text_anchor="end"))
-        x, y = left + middle + 3, top + side + 12
-        parts.append(
-            element(
-                "text", name, text_anchor="end", transform=f"translate({x:.1f} {y:.1f}) rotate(-45)"
-            )
-        )
+        turn = f"translate({left + middle + 3:.1f} {top + side + 12:.1f}) rotate(-{lean})"
+        parts.append(element("text", name, text_anchor="end", transform=turn))
     parts.append(_colour_bar(matrix, left, bottom, min(side, 220.0)))
     title = f"Heat map of {matrix.metric} between {n} models, {matrix.modules}"
-    return image(parts, width, bottom + _BAR, title)
+    return Panel(image(parts, width, bottom + _BAR, title), wide=width > _WIDTH)
 
 
 def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
@@ -160,8 +160,16 @@ def _range(matrix: Matrix) -> tuple[float, float]:
 
 def _colour(value: float, low: float, high: float) -> tuple[str, str]:
     """Cividis, dark for near and light for far; and the class of an ink that shows on it."""
-    from matplotlib import colormaps
-
     share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
-    red, green, blue, _ = colormaps["cividis"](share, bytes=True)
-    return f"#{red:02x}{green:02x}{blue:02x}", "on-dark" if share < 0.55 else "on-light"
+    colours = _cividis()
+    colour = colours[min(int(share * len(colours)), len(colours) - 1)]
+    return colour, "on-dark" if share < 0.55 else "on-light"
+
+
+@cache
+def _cividis() -> list[str]:
+    """Cividis (doi:10.1371/journal.pone.0199239), alike to all colour vision, in 256 steps."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps["cividis"](np.arange(256))]

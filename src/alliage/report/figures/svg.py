@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 FONT_SIZE = 12.0  # px in the SVG's own units; the style sheet sets the same
+_LETTER = 0.62  # em, the mean width in the widest of the usual system fonts
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
@@ -43,7 +44,7 @@ def image(children: Iterable[str], width: float, height: float, title: str) -> M
     return element(
         "svg", element("title", title), *children,
         viewBox=f"0 0 {_plain(width)} {_plain(height)}", width=width, height=height,
-        role="img", tabindex="0", class_="large" if width > 400 else None,
+        role="img", tabindex="0",
     )  # fmt: skip
 
 
@@ -138,9 +139,9 @@ def short(value: float) -> str:
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> float:
-    """An estimate of a text's width that is seldom too small: 0.58 em a letter, 1 em if wide."""
+    """An estimate of a text's width that is seldom too small; East Asian wide letters take 1 em."""
     return size * sum(
-        1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.58 for letter in text
+        1.0 if unicodedata.east_asian_width(letter) in "WF" else _LETTER for letter in text
     )
 
 
@@ -148,11 +149,11 @@ def shorten(text: str, width: float, size: float = FONT_SIZE) -> str:
     """The text, or its start and end around an ellipsis where it is wider than `width`.
 
     >>> shorten("organisation/model-sentiment", 100)
-    'organis…timent'
+    'organi…timent'
     """
     if text_width(text, size) <= width:
         return text
-    keep = max(2, int(width / size / 0.58) - 1)
+    keep = max(2, int(width / size / _LETTER) - 1)
     while (
         keep > 2 and text_width(text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :], size) > width
     ):
