@@ -190,6 +190,13 @@ def test_an_older_report_is_replaced_whole(results: Path, tmp_path: Path) -> Non
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
 
 
+def test_a_file_that_cannot_be_written(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AlliageError, match="cannot be written"):
+        write_report(results, tmp_path / "file" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_no_folder_no_tables_damaged_tables(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         render_report(tmp_path / "none")

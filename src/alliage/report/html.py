@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import alliage
-from alliage.errors import Problem, UsageError
+from alliage.errors import AlliageError, Problem, UsageError
 from alliage.report.sections import content
 from alliage.report.sources import commands_of, find_sources
 from alliage.studies.results import TABLES, read_table
@@ -29,19 +30,21 @@ def write_report(folder: str | Path, out: str | Path) -> Path:
 
     Raises:
         UsageError: no such folder, or no table in it.
-        AlliageError: damaged tables; all of them.
+        AlliageError: damaged tables, all of them; a file that cannot be written.
     """
     folder, out = Path(folder), Path(out)
     if out.is_dir():
         raise UsageError(Problem(str(out), "is a folder.", "Name an HTML file."))
     page = render_report(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8", newline="\n")
         partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise AlliageError(Problem(str(out), f"cannot be written: {error.strerror}.")) from error
     return out
 
 
@@ -60,7 +63,6 @@ def render_report(folder: Path) -> str:
                     "Write them with alliage compare … -o and alliage evaluate … -o.")
         )  # fmt: skip
     report, sources = content(tables), find_sources(folder)
-    # The last line break of a style or a script element counts in its hash.
     css, js = (_asset(name) for name in ("report.css", "report.js"))
     environment = Environment(
         loader=PackageLoader("alliage.report"), autoescape=True, undefined=StrictUndefined,
