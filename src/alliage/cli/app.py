@@ -16,7 +16,7 @@ from alliage.errors import AlliageError
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
     "inspect", "compare", "merge", "methods", "prune",
-    "tune", "evaluate", "report", "verify",
+    "tune", "evaluate", "report", "verify", "demo",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -80,6 +81,18 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     with bar:
         yield show
+
+
+@contextmanager
+def steps(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Like `progress`, for few long steps: a line for each, also where stderr is no terminal."""
+    started = time.perf_counter()
+
+    def show(what: str, done: int, total: int) -> None:
+        note(f"[{done:>{len(str(total))}}/{total}] {time.perf_counter() - started:4.0f} s  {what}",
+             quiet=quiet)  # fmt: skip
+
+    yield show
 
 
 def size(nbytes: float) -> str:

@@ -1,151 +1,182 @@
-"""The demo's models: a vision transformer trained on the spot, and what is tuned from it.
+"""The main job on an embedded example: tune, survey, merge, prune, evaluate, report.
 
-Real images that ship with scikit-learn (`alliage.data.digits`); no download.
+Everything is made through the same verbs that a user has, and kept: a step whose output is there is
+not done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from alliage.checkpoints import provenance
-from alliage.checkpoints.card import model_card
-from alliage.checkpoints.writer import OutputFolder
-from alliage.data import Example, load_task
-from alliage.data.encoding import ImageEncoder
-from alliage.tuning import LoraSettings, TuneRecipe
+import alliage
+from alliage.studies.digit_models import METHODS, TASKS, model_name, train_base, tune_recipe
+from alliage.studies.results import read_table, write_table
 
 OnEvent = Callable[[str, int, int], None]
 
-TASKS = (
-    "digits:digit",
-    "digits:parity",
-    "digits:at-least-five",
-    "digits:prime",
-    "digits:multiple-of-three",
-    "digits:loop",
-    "digits:straight",
-    "digits:rotation",
-    "digits:mirror",
-)
-METHODS = ("full", "lora")
-
-_PRETRAIN = "digits:pretrain"
-_ARCHITECTURE = {
-    "image_size": 8,
-    "patch_size": 2,
-    "num_channels": 1,
-    "hidden_size": 48,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "initializer_range": 0.2,  # about 1/√48: with ViT's 0.02 so narrow a stack hardly starts
-}
-_BASE_SETTINGS = {
-    "epochs": 40,
-    "batch_size": 64,
-    "learning_rate": 2e-3,
-    "weight_decay": 0.05,
-    "warmup": 0.15,
-    "seed": 0,
-}
-_TUNE_SETTINGS: dict[str, dict[str, Any]] = {
-    "full": {"epochs": 4, "batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1},
-    "lora": {
-        "epochs": 6,
-        "batch_size": 32,
-        "learning_rate": 5e-3,
-        "warmup": 0.1,
-        "lora": LoraSettings(rank=8, alpha=16),
-    },
-}
+COMMAND = "alliage demo"
+FULL_MERGES = ("average", "task_arithmetic", "ties")
+PRUNED_TASK = "digits:digit"
+PRUNED_LAYERS = 6
+PRUNINGS = ("first", "last", "symmetric-outer", "alternate-even")
 
 
-def model_name(task: str, method: str) -> str:
-    """The folder of a task's model: "parity", "parity-lora"."""
-    short = task.partition(":")[2]
-    return short if method == "full" else f"{short}-lora"
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to make.
 
-
-def tune_recipe(base: str | Path, task: str, method: str) -> TuneRecipe:
-    """The recipe of one of the demo's models.
-
-    Args:
-        base: what `train_base` made.
-        task: one of `TASKS`.
-        method: one of `METHODS`.
+    Attributes:
+        what: for people.
+        out: the folder or file that the step makes; it exists only when complete.
+        make: makes it.
     """
-    return TuneRecipe(
-        model=str(base),
-        task=task,
-        method=method,  # type: ignore[arg-type]  # checked by pydantic
-        **_TUNE_SETTINGS[method],
-    )
+
+    what: str
+    out: Path
+    make: Callable[[], object]
 
 
-def train_base(out: str | Path, *, on_event: OnEvent | None = None) -> None:
-    """Train the common ancestor from scratch and save its body without a head.
+def steps(folder: str | Path) -> list[Step]:
+    """Everything that the demo makes, in order; each step needs only earlier ones."""
+    home = Path(folder)
+    base = home / "base"
+    tuned = {
+        (task, method): home / "models" / model_name(task, method)
+        for method in METHODS
+        for task in TASKS
+    }
+    full = [tuned[task, "full"] for task in TASKS]
+    adapters = [tuned[task, "lora"] for task in TASKS]
+    merged = {method: home / "merged" / method for method in FULL_MERGES}
+    merged_adapters = home / "merged" / "factor_average"
+    pruned = {
+        strategy: home / "pruned" / f"{model_name(PRUNED_TASK, 'full')}-{strategy}"
+        for strategy in PRUNINGS
+    }
+    repaired = home / "pruned" / f"{model_name(PRUNED_TASK, 'full')}-repaired"
 
-    A 12-layer ViT on the ten digits of the first half of the images, shifted at random by up to
-    one pixel; AdamW with a triangular schedule. The same bytes each time.
-
-    Args:
-        out: the new folder.
-        on_event: called with ("training the base", step, steps).
-
-    Raises:
-        UsageError: `out` exists.
-    """
-    from transformers import ViTConfig, ViTForImageClassification
-
-    task = load_task(_PRETRAIN)
-    examples = task.splits["train"] + task.splits["validation"]
-    with OutputFolder(out) as folder, torch.random.fork_rng():
-        torch.manual_seed(_BASE_SETTINGS["seed"])
-        config = ViTConfig(**_ARCHITECTURE, num_labels=len(task.labels))
-        model = ViTForImageClassification(config)
-        _fit(model, examples, on_event or (lambda *_: None))
-        model.vit.save_pretrained(folder.staging)
-        record = provenance.describe(
-            "demo",
-            {"task": _PRETRAIN, **_BASE_SETTINGS, "architecture": _ARCHITECTURE},
-            [],
-            folder.staging,
-            [folder.staging / "model.safetensors"],
+    made = [Step("train the base, 12 layers", base, lambda: train_base(base))]
+    made += [
+        Step(f"tune {out.name}", out, _tune(base, task, method, out))
+        for (task, method), out in tuned.items()
+    ]
+    made += [
+        Step(f"merge by {method}", out, _merge(method, base, full, out))
+        for method, out in merged.items()
+    ]
+    made.append(
+        Step(
+            "merge adapters by factor_average",
+            merged_adapters,
+            _merge("factor_average", base, adapters, merged_adapters),
         )
-        folder.add_json(provenance.FILE, record)
-        summary = "A vision transformer trained from scratch on one half of scikit-learn's digits."
-        folder.add_text("README.md", model_card(folder.out.name, summary, record))
+    )
+    made += [
+        Step(
+            f"prune to {PRUNED_LAYERS} layers, {strategy}",
+            out,
+            _prune(tuned[PRUNED_TASK, "full"], strategy, out),
+        )
+        for strategy, out in pruned.items()
+    ]
+    made.append(
+        Step(
+            "tune a pruned model again",
+            repaired,
+            _tune(pruned["first"], PRUNED_TASK, "full", repaired),
+        )
+    )
+    surveys = {"full": full, "lora": adapters}
+    made += [
+        Step(
+            f"survey the {method} models",
+            home / "results" / method,
+            _compare(base, models, home / "results" / method),
+        )
+        for method, models in surveys.items()
+    ]
+    singles = [(out, [task]) for (task, _), out in tuned.items()]
+    everywhere = [(out, list(TASKS)) for out in (*merged.values(), merged_adapters)]
+    shallower = [(out, [PRUNED_TASK]) for out in (*pruned.values(), repaired)]
+    made += [
+        Step(
+            f"evaluate {out.name}",
+            home / "results" / "scores" / out.name,
+            _evaluate(out, tasks, home),
+        )
+        for out, tasks in (*singles, *everywhere, *shallower)
+    ]
+    return made
 
 
-def _fit(model: Any, examples: tuple[Example, ...], on_event: OnEvent) -> None:
-    batch = ImageEncoder(model.config, {}).collate(ImageEncoder(model.config, {}).encode(examples))
-    images, labels = batch["pixel_values"], batch["labels"]
-    size, rate = int(_BASE_SETTINGS["batch_size"]), float(_BASE_SETTINGS["learning_rate"])
-    per_epoch = len(labels) // size
-    steps = int(_BASE_SETTINGS["epochs"]) * per_epoch
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=rate, weight_decay=_BASE_SETTINGS["weight_decay"]
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=steps, pct_start=_BASE_SETTINGS["warmup"]
-    )
-    model.train()
-    for step in range(steps):
-        if step % per_epoch == 0:
-            order = torch.randperm(len(labels))
-        start = step % per_epoch * size
-        chosen = order[start : start + size]
-        shift = torch.randint(-1, 2, (2,)).tolist()
-        shifted = torch.roll(images[chosen], shift, dims=(2, 3))
-        loss = torch.nn.functional.cross_entropy(model(pixel_values=shifted).logits, labels[chosen])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        on_event("training the base", step + 1, steps)
-    model.eval()
+def run_demo(folder: str | Path, *, on_event: OnEvent | None = None) -> Path:
+    """Make everything that is not there yet, and the report.
+
+    Args:
+        folder: made if missing; what earlier runs finished in it is kept.
+        on_event: called with (what is being made, steps done, steps).
+
+    Returns:
+        the report.
+    """
+    from alliage.report import write_report
+
+    notify = on_event or (lambda *_: None)
+    wanted = steps(folder)
+    for done, step in enumerate(wanted):
+        notify(step.what, done, len(wanted))
+        if not step.out.exists():
+            step.make()
+    notify("report", len(wanted), len(wanted))
+    return write_report(Path(folder) / "results", Path(folder) / "report.html")
+
+
+def mean_scores(folder: str | Path) -> dict[str, float]:
+    """Mean accuracy over the tasks of the single models and of each merged model.
+
+    Returns:
+        "single (full)", "single (lora)" and the merge methods -> mean accuracy.
+    """
+    results = Path(folder) / "results"
+    models = read_table(results, "models").set_index("model")
+    scores = read_table(results, "scores")
+    accuracy = scores[scores["metric"] == "accuracy"].join(models, on="model", rsuffix="_of_model")
+    means = {}
+    for method in METHODS:
+        names = [model_name(task, method) for task in TASKS]
+        means[f"single ({method})"] = accuracy[accuracy["model"].isin(names)]["value"].mean()
+    for name, group in accuracy[accuracy["role"] == "merged"].groupby("model"):
+        means[str(name)] = group["value"].mean()
+    return {name: float(value) for name, value in means.items()}
+
+
+def _tune(base: Path, task: str, method: str, out: Path) -> Callable[[], object]:
+    return lambda: alliage.tune(tune_recipe(base, task, method), out=out)
+
+
+def _merge(method: str, base: Path, models: Sequence[Path], out: Path) -> Callable[[], object]:
+    return lambda: alliage.merge(method, base=base, models=models, out=out)
+
+
+def _prune(model: Path, strategy: str, out: Path) -> Callable[[], object]:
+    return lambda: alliage.prune(model, out, strategy=strategy, keep=PRUNED_LAYERS)
+
+
+def _compare(base: Path, models: Sequence[Path], out: Path) -> Callable[[], object]:
+    def make() -> None:
+        survey = alliage.compare(base, models, modules="q,v")
+        write_table(out, "distances", survey.to_rows(), command=COMMAND)
+
+    return make
+
+
+def _evaluate(model: Path, tasks: Sequence[str], home: Path) -> Callable[[], object]:
+    def make() -> None:
+        rows = alliage.evaluate(model, tasks, split="test").to_rows()
+        out = home / "results" / "scores" / model.name
+        for table in ("models", "reliability", "scores"):
+            write_table(out, table, rows[table], command=COMMAND)
+
+    return make
