@@ -53,14 +53,14 @@ def compare(
         survey = alliage.compare(
             base, models, words, by, modules=modules, last_layers=last_layers, on_event=show
         )
-    written = None
+    written: str | None = None
     if out is not None:
         from alliage.studies.results import write_table
 
         command = shlex.join(["alliage", *sys.argv[1:]])
-        written = write_table(out, "distances", survey.to_rows(), command=command)
+        written = str(write_table(out, "distances", survey.to_rows(), command=command))
     if json:
-        console.print_json(_document(survey, written and str(written)))
+        console.print_json(_document(survey, written))
         return
     for metric in survey.metrics:
         means = survey[metric].mean("module").values.tolist()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import xarray as xr
@@ -174,36 +175,33 @@ class _Plan:
         return cls(tuple(dict.fromkeys(metrics)), by, kinds, last_layers, rank)
 
 
-class _Group:
-    """What the parameters of one module, layer or model add up to."""
+class _Contribution(NamedTuple):
+    """What parameters add to their module, layer or model; contributions add up.
 
-    def __init__(self, models: int, metrics: Sequence[str]) -> None:
-        self.sums = Sums.zeros(models)
-        # Over matrices: values, means and variances of the null, and how many are defined.
-        self.totals = {metric: torch.zeros(4, models, models).double() for metric in metrics}
+    Attributes:
+        sums: over elements.
+        totals: for each metric of angles, over matrices [4, n, n]: values, means and variances of
+            the null, and how many are defined.
+    """
 
-    def add(self, measured: Measured) -> None:
-        self.sums = self.sums.plus(measured.sums)
+    sums: Sums
+    totals: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, measured: Measured, metrics: Sequence[str]) -> _Contribution:
         if measured.angles is None:
-            return
-        for metric, total in self.totals.items():
+            nothing = measured.sums.squared.new_zeros(4, *measured.sums.squared.shape)
+            return cls(measured.sums, dict.fromkeys(metrics, nothing))
+        totals = {}
+        for metric in metrics:
             values = ANGLE_DISTANCES[metric](measured.angles.values)
             row = torch.stack([values, *_null(metric, measured.angles), torch.ones_like(values)])
-            total += row.masked_fill(values.isnan(), 0.0)
+            totals[metric] = row.masked_fill(values.isnan(), 0.0)
+        return cls(measured.sums, totals)
 
-    def values(self, metric: str) -> Tensor:
-        """Distances [n, n]."""
-        if metric == "l2":
-            return self.sums.l2()
-        if metric == "cosine":
-            return self.sums.cosine_distance()
-        values, _, _, count = self.totals[metric].unbind()
-        return values / count
-
-    def null(self, metric: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [n, n] over random subspaces."""
-        _, means, variances, count = self.totals[metric].unbind()
-        return means / count, variances.sqrt() / count
+    def plus(self, other: _Contribution) -> _Contribution:
+        totals = {metric: total + other.totals[metric] for metric, total in self.totals.items()}
+        return _Contribution(self.sums.plus(other.sums), totals)
 
 
 def _null(metric: str, angles: Angles) -> tuple[Tensor, Tensor]:
@@ -231,12 +229,13 @@ def _random(metric: str, d: int, r1: int, r2: int) -> tuple[float, float]:
 def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Survey:
     check_vectors(vectors)
     parameters, notes = select(vectors, plan.kinds, plan.last_layers)
-    groups: dict[str, _Group] = {}
+    groups: dict[str, _Contribution] = {}
     problems: list[Problem] = []
-    angles = bool(plan.angle_metrics)
+    metrics = plan.angle_metrics
 
-    def work(parameter: str) -> Measured | list[Problem]:
-        return measure(vectors, parameter, rank=plan.rank, angles=angles)
+    def work(parameter: str) -> _Contribution | list[Problem]:
+        measured = measure(vectors, parameter, rank=plan.rank, angles=bool(metrics))
+        return measured if isinstance(measured, list) else _Contribution.of(measured, metrics)
 
     with _one_torch_thread(), ThreadPoolExecutor(cpu_count()) as pool:
         for done, (parameter, found) in enumerate(
@@ -247,52 +246,62 @@ def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Su
             if isinstance(found, list):
                 problems += found
                 continue
-            group = _group_name(parameter, plan.by)
-            groups.setdefault(group, _Group(len(vectors), plan.angle_metrics)).add(found)
+            name = _group_name(parameter, plan.by)
+            groups[name] = groups[name].plus(found) if name in groups else found
     if problems:
         raise AlliageError(problems)
     notes += _notes_on_values(plan, vectors, parameters, groups)
-    return Survey(*_datasets(plan, [vector.name for vector in vectors], groups), tuple(notes))
+    data, null = _datasets(plan, [vector.name for vector in vectors], groups)
+    return Survey(data, null, tuple(notes))
 
 
 def _datasets(
-    plan: _Plan, names: Sequence[str], groups: Mapping[str, _Group]
+    plan: _Plan, names: Sequence[str], groups: Mapping[str, _Contribution]
 ) -> tuple[xr.Dataset, xr.Dataset]:
+    """Distances and their null; a value for each group of parameters."""
+    sums = Sums(*map(torch.stack, zip(*(group.sums for group in groups.values()), strict=True)))
+    values: dict[str, Tensor] = {}
+    null: dict[str, Tensor] = {}
+    for metric in plan.metrics:
+        if metric == "l2":
+            values[metric] = sums.l2()
+        elif metric == "cosine":
+            values[metric] = sums.cosine_distance()
+        else:
+            totals = torch.stack([group.totals[metric] for group in groups.values()], dim=1)
+            value, mean, variance, count = totals.unbind()
+            values[metric] = value / count
+            null |= {metric: mean / count, f"{metric}_sd": variance.sqrt() / count}
     modules = list(groups)
-    by_model = plan.by == "model"
-    layers = [-1 if by_model or (i := layer_of(module)) is None else i for module in modules]
+    layers = [layer_of(module) for module in modules]
     kinds = [kind_of(module) if plan.by == "module" else "" for module in modules]
     coordinates = {
         "task": list(names),
         "other": list(names),
         "module": modules,
-        "layer": ("module", layers),
+        "layer": ("module", [-1 if layer is None else layer for layer in layers]),
         "kind": ("module", kinds),
     }
-
-    def dataset(values: Mapping[str, list[Tensor]]) -> xr.Dataset:
-        return xr.Dataset(
+    data, chance = (
+        xr.Dataset(
             {
-                name: (("task", "other", "module"), torch.stack(each, dim=-1).numpy())
-                for name, each in values.items()
+                name: (("task", "other", "module"), table.movedim(0, -1).numpy())
+                for name, table in tables.items()
             },
             coordinates,
         )
-
-    data = dataset(
-        {metric: [group.values(metric) for group in groups.values()] for metric in plan.metrics}
+        for tables in (values, null)
     )
-    null: dict[str, list[Tensor]] = {}
-    for metric in plan.angle_metrics:
-        means, deviations = zip(*(group.null(metric) for group in groups.values()), strict=True)
-        null |= {metric: list(means), f"{metric}_sd": list(deviations)}
     for metric in plan.metrics:
         data[metric].attrs["long_name"] = METRICS[metric]
-    return data, dataset(null)
+    return data, chance
 
 
 def _notes_on_values(
-    plan: _Plan, vectors: Sequence[Vector], parameters: Sequence[str], groups: Mapping[str, _Group]
+    plan: _Plan,
+    vectors: Sequence[Vector],
+    parameters: Sequence[str],
+    groups: Mapping[str, _Contribution],
 ) -> list[str]:
     notes = []
     for index, vector in enumerate(vectors):

@@ -68,8 +68,9 @@ def measure(
         flaws = [
             Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
             for vector, update in zip(factored, updates, strict=True)
-            for spec, factor in zip(vector.stored(module), update[:2], strict=True)
+            for side, factor in enumerate(update[:2])
             if not _finite(factor)
+            for spec in [vector.stored(module)[side]]
         ]
         return flaws or Measured(*low_rank_pairs(updates, angles=angles))
     sums = _stream_sums(vectors, parameter)

@@ -39,8 +39,8 @@ class Sums(NamedTuple):
     """Sums over elements of n updates; those of several weights add up.
 
     Attributes:
-        squared: ‖ΔW_i − ΔW_j‖²_F, float64 [n, n].
-        inner: ⟨ΔW_i, ΔW_j⟩, float64 [n, n].
+        squared: ‖ΔW_i − ΔW_j‖²_F, float64 [..., n, n].
+        inner: ⟨ΔW_i, ΔW_j⟩, float64 [..., n, n].
     """
 
     squared: Tensor
@@ -56,13 +56,13 @@ class Sums(NamedTuple):
         return Sums(self.squared + other.squared, self.inner + other.inner)
 
     def l2(self) -> Tensor:
-        """‖ΔW_i − ΔW_j‖_F, float64 [n, n]."""
+        """‖ΔW_i − ΔW_j‖_F, float64 [..., n, n]."""
         return self.squared.sqrt()
 
     def cosine_distance(self) -> Tensor:
         """1 − cos of the angle between updates, in [0, 2]; NaN where one of the two is zero."""
-        energy = self.inner.diagonal()
-        cosine = self.inner / (energy[:, None] * energy).sqrt()
+        energy = self.inner.diagonal(dim1=-2, dim2=-1)[..., None]
+        cosine = self.inner / (energy * energy.mT).sqrt()
         distance = (1 - cosine).clamp(0, 2)
         return distance.masked_fill((self.squared == 0) & (energy > 0), 0.0)
 
