@@ -14,6 +14,8 @@ from alliage.data.task import Example, Kind
 from alliage.errors import AlliageError, Problem
 
 IGNORED = -100  # a token without a label: torch's cross entropy passes over it
+# A tokenizer's words are in one of these.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.", "spiece.", "sentencepiece")
 # Tokenizers on bytes, which must be told that split words stand apart.
 _PREFIX_SPACE = ("bloom", "deberta", "gpt2", "roberta")
 # Positions of these count from the padding token's id + 1.
@@ -42,7 +44,7 @@ def encoder_for(
         max_length: tokens of a text; the model's own limit by default.
 
     Raises:
-        AlliageError: a text task, and the checkpoint holds no tokenizer that can be used.
+        AlliageError: a text task, and the checkpoint holds no fast tokenizer.
     """
     if kind == "image-classification":
         return ImageEncoder(config, _processor(checkpoint))
@@ -158,18 +160,17 @@ def _first_subwords(words: Sequence[int | None], tags: Sequence[int]) -> list[in
 def _tokenizer(checkpoint: Checkpoint, config: Any) -> Any:
     from transformers import AutoTokenizer
 
-    options = {"add_prefix_space": True} if config.model_type in _PREFIX_SPACE else {}
     where = str(checkpoint.path)
+    fix = "Put the tokenizer's files (tokenizer.json) beside the weights."
+    if not any(file.name.startswith(_VOCABULARIES) for file in checkpoint.companions):
+        # Asked of transformers, this would give a tokenizer with an empty vocabulary.
+        raise AlliageError(Problem(where, "no tokenizer in it.", fix))
+    options = {"add_prefix_space": True} if config.model_type in _PREFIX_SPACE else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, config=config, **options)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise AlliageError(
-            Problem(
-                where,
-                f"no tokenizer in it that can be used: {str(error).splitlines()[0]}",
-                "Put the tokenizer's files (tokenizer.json) beside the weights.",
-            )
-        ) from None
+        what = f"its tokenizer does not load: {str(error).splitlines()[0]}"
+        raise AlliageError(Problem(where, what, fix)) from None
     if not tokenizer.is_fast:
         raise AlliageError(
             Problem(where, "its tokenizer has no fast form, which aligning tags needs.")

@@ -75,7 +75,7 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
     chosen = _choose_head(checkpoint, task, head)
     columns = _match_labels(checkpoint, task, chosen)
     body = checkpoint if checkpoint.adapter is None else _base_of(checkpoint)
-    replaced = None if chosen.home == "body" else {}
+    replaced: dict[str, torch.Tensor] | None = None if chosen.home == "body" else {}
     if isinstance(chosen.home, Path):
         with open_checkpoint(chosen.home) as file:
             replaced = {name: file.read(name) for name in file.specs()}
@@ -85,7 +85,8 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
     if checkpoint.adapter is not None:
         from peft import PeftModel
 
-        adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
+        with quiet_transformers():
+            adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
         missing -= set(checkpoint.adapter_saved)
     if missing:
         raise AlliageError(

@@ -17,7 +17,7 @@ def quiet_transformers() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():  # deprecations between PEFT and transformers
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logging.set_verbosity(level)

@@ -57,8 +57,8 @@ class TuneRecord:
 
 def tune(
     recipe: TuneRecipe | str | Path | None = None,
+    out: str | Path | None = None,
     *,
-    out: str | Path,
     on_event: OnEvent | None = None,
     **settings: Any,
 ) -> TuneRecord:
@@ -75,10 +75,13 @@ def tune(
         settings: keys of `TuneRecipe`, in place of the recipe's.
 
     Raises:
-        UsageError: a recipe that is wrong, LoRA targets that match no module, or `out` exists.
+        UsageError: a recipe that is wrong, LoRA targets that match no module, no `out`, or one
+            that exists.
         AlliageError: a model or data set that cannot be read, or a loss that became NaN.
     """
     chosen = _settle(recipe, settings)
+    if out is None:
+        raise UsageError(Problem("out", "no output folder given."))
     refuse_existing(Path(out))
     task = load_task(chosen.task)
     examples = task.examples("train", limit=chosen.train_limit, seed=chosen.seed)
