@@ -83,31 +83,31 @@ def _label(axes: Any, names: Sequence[str], coordinates: npt.NDArray[np.float64]
     renderer = axes.figure.canvas.get_renderer()
     pixel = axes.figure.dpi / 72
     points = axes.transData.transform(coordinates)
+    page = axes.figure.bbox.padded(-10)  # text is a little wider at other resolutions
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
     for name, (x, y), place in zip(names, coordinates, points, strict=True):
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=9)
         size = text.get_window_extent(renderer)
-        best: tuple[int, Bbox, tuple[float, float], int] | None = None
+        best: tuple[int, Bbox, tuple[float, float], tuple[float, float]] | None = None
         for reach, (right, up) in itertools.product(_REACH, _DIRECTIONS):
             # The label's nearest edge or corner lies `reach` points away.
             left = reach * pixel * right + (right - 1) / 2 * size.width
             below = reach * pixel * up + (up - 1) / 2 * size.height
             box = Bbox.from_bounds(place[0] + left, place[1] + below, size.width, size.height)
-            outside = not _contains(axes.figure.bbox, box)
+            outside = not _contains(page, box)
             conflicts = sum(box.overlaps(other) for other in taken) + outside
             if best is None or conflicts < best[0]:
-                best = (conflicts, box, (left / pixel, below / pixel), reach)
+                edge = (reach * right, reach * up)
+                best = (conflicts, box, (left / pixel, below / pixel), edge)
             if not conflicts:
                 break
         assert best is not None
-        _, box, offset, reach = best
+        _, box, offset, edge = best
         taken.append(box.padded(1))
         text.set_position(offset)
-        if reach > _REACH[0]:
-            axes.annotate(
-                "", (x, y), offset, textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 3},
-            )  # fmt: skip
+        if math.hypot(*edge) > _REACH[1]:
+            line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", (x, y), edge, textcoords="offset points", arrowprops=line)
 
 
 def _contains(outer: Any, inner: Any) -> bool:
