@@ -24,12 +24,14 @@ def demo(
     quiet: console.Quiet = False,
 ) -> None:
     """Train a base, tune tasks from it, survey, merge, prune, evaluate and report. Minutes."""
+    from alliage.report import write_report
     from alliage.studies.demo import mean_scores, run_demo
 
     started = time.perf_counter()
     with console.steps(quiet) as show:
-        report = run_demo(out, on_event=show)
-    means = mean_scores(out)
+        results = run_demo(out, on_event=show)
+    report = write_report(results, out / "report.html")
+    means = mean_scores(results)
     seconds = time.perf_counter() - started
     if json:
         console.print_json({"report": str(report), "seconds": seconds, "mean_accuracy": means})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
@@ -26,6 +25,7 @@ from alliage.geometry.null import random_angles
 from alliage.geometry.pairs import Angles, Sums
 from alliage.geometry.selection import check_vectors, select, some, stack
 from alliage.geometry.surveys import METRICS, Survey
+from alliage.threads import one_torch_thread
 from alliage.vectors import Vector
 from alliage.vectors import open as open_vector
 
@@ -237,7 +237,7 @@ def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Su
         measured = measure(vectors, parameter, rank=plan.rank, angles=bool(metrics))
         return measured if isinstance(measured, list) else _Contribution.of(measured, metrics)
 
-    with _one_torch_thread(), ThreadPoolExecutor(cpu_count()) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(cpu_count()) as pool:
         for done, (parameter, found) in enumerate(
             zip(parameters, pool.map(work, parameters), strict=True), 1
         ):
@@ -333,14 +333,3 @@ def _group_name(parameter: str, by: str) -> str:
         return module_of(parameter)
     layer = layer_of(parameter)
     return "outside the layers" if layer is None else f"{stack(parameter)}.{layer}"
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Modules are the parallelism; torch's own threads beside them would only compete."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,6 @@ import bisect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +22,7 @@ from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.planning import MergedTensor, Plan
 from alliage.merging.ties_check import check_ties
+from alliage.threads import one_torch_thread
 from alliage.vectors import TaskVector
 
 OnEvent = Callable[[str, int, int], None]
@@ -49,7 +49,7 @@ def merge_blocks(plan: Plan, writer: TensorWriter, device: str, notify: OnEvent)
         AlliageError: NaN or infinity in the weights; each tensor that holds some.
     """
     check_ties(plan)
-    with _one_torch_thread():
+    with one_torch_thread():
         merge = _BlockMerge(plan, writer, device, notify)
         passes = merge.first_passes()
         redone = merge.merge()
@@ -240,14 +240,3 @@ def _spread(tensors: Sequence[MergedTensor], numel: int) -> Iterator[Block]:
         start = place - (ends[index - 1] if index else 0)
         stop = min(start + _SLICE, tensors[index].spec.numel)
         yield Block(tensors[index], start, stop)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Blocks are the parallelism; torch's own threads beside them would only compete."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

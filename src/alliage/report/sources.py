@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alliage.checkpoints.provenance import sha256
-from alliage.studies.results import TABLES
+from alliage.studies.results import TABLES, table_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,7 @@ def find_sources(folder: Path) -> list[Source]:
 
     found = []
     for table in TABLES:
-        for path in sorted(folder.rglob(f"{table}-*.parquet")):
-            if path.name.startswith("."):  # still being written
-                continue
+        for path in table_files(folder, table):
             header = pq.read_metadata(path)
             command = (header.metadata or {}).get(b"alliage.command", b"").decode()
             file = path.relative_to(folder).as_posix()

@@ -98,6 +98,16 @@ def write_table(
     return target
 
 
+def table_files(folder: str | Path, table: str) -> list[Path]:
+    """The files of a table; hidden ones and those in hidden folders are unfinished."""
+    home = Path(folder)
+    return [
+        path
+        for path in sorted(home.rglob(f"{table}-*.parquet"))
+        if not any(part.startswith(".") for part in path.relative_to(home).parts)
+    ]
+
+
 def read_table(folder: str | Path, table: str) -> pd.DataFrame:
     """All rows of a table in a results folder and below it; repeated rows once.
 
@@ -112,9 +122,7 @@ def read_table(folder: str | Path, table: str) -> pd.DataFrame:
 
     columns = list(TABLES[table])
     frames, problems = [], []
-    for path in sorted(Path(folder).rglob(f"{table}-*.parquet")):
-        if path.name.startswith("."):
-            continue
+    for path in table_files(folder, table):
         try:
             frame = pq.read_table(path).to_pandas()
         except (pa.ArrowInvalid, OSError) as error:
