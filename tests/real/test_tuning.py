@@ -39,7 +39,7 @@ def test_sentiment_beats_the_larger_class(encoder, data_folder, tmp_path, method
 def test_entities_are_found(encoder, data_folder, tmp_path):
     alliage.tune(
         model=encoder, task=data_folder / "wnut17_ner_en", out=tmp_path / "wnut",
-        epochs=2, learning_rate=3e-4, warmup=0.1, max_length=64,
+        epochs=3, train_limit=1000, learning_rate=5e-4, warmup=0.1, max_length=64,
     )  # fmt: skip
     scores = alliage.evaluate(tmp_path / "wnut", data_folder / "wnut17_ner_en")["wnut17_ner_en"]
     assert scores.metrics["f1"] > 0.2
