@@ -70,10 +70,9 @@ def steps(folder: str | Path) -> list[Step]:
     for (task, method), out in tuned.items():
         make = partial(_tune, base, task, method, out)
         made.append(Step(1, f"tune {out.name}", out, make))
-    for method, models in {"full": full, "lora": adapters}.items():
-        out = results / f"distances-{method}"
-        make = partial(_compare, base, models, out)
-        made.append(Step(2, f"survey the {method} models", out, make))
+    surveyed = results / "distances"
+    make = partial(_compare, base, [*full, *adapters], surveyed)
+    made.append(Step(2, "survey all models", surveyed, make))
     for method, out in merged.items():
         models = adapters if method == ADAPTER_MERGE else full
         make = partial(alliage.merge, method, base=base, models=models, out=out)

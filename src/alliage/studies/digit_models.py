@@ -53,13 +53,13 @@ _BASE_SETTINGS = {
     "warmup": 0.15,
     "seed": 0,
 }
+# The head comes first: heads that grew up with their body fit no merged one.
+_COMMON = {"batch_size": 32, "warmup": 0.1, "head_epochs": 8, "head_learning_rate": 1e-2}
 _TUNE_SETTINGS: dict[str, dict[str, Any]] = {
-    "full": {"epochs": 4, "batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1},
+    "full": {"epochs": 3, "learning_rate": 3e-4},
     "lora": {
-        "epochs": 6,
-        "batch_size": 32,
+        "epochs": 4,
         "learning_rate": 5e-3,
-        "warmup": 0.1,
         "lora": LoraSettings(rank=8, alpha=16),
     },
 }
@@ -83,7 +83,7 @@ def tune_recipe(base: str | Path, task: str, method: str) -> TuneRecipe:
         model=str(base),
         task=task,
         method=method,  # type: ignore[arg-type]  # checked by pydantic
-        **_TUNE_SETTINGS[method],
+        **(_COMMON | _TUNE_SETTINGS[method]),
     )
 
 

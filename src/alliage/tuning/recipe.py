@@ -53,6 +53,13 @@ class TuneRecipe(BaseModel):
         lt=1,
         description="Share of steps in which the rate rises; then it falls to 0.",
     )
+    head_epochs: float = Field(
+        0.0,
+        ge=0,
+        description="Epochs in which only the head moves, before the others (LP-FT, "
+        "arXiv:2202.10054): the body then leaves its base less.",
+    )
+    head_learning_rate: float = Field(1e-3, gt=0, description="In those epochs.")
     seed: int = Field(
         default=0, ge=0, description="Of the head, the order of examples and dropout."
     )

@@ -101,6 +101,12 @@ def tune(
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
+            if chosen.head_epochs:
+                first = {"epochs": chosen.head_epochs, "patience": None}
+                first["learning_rate"] = chosen.head_learning_rate
+                probe = chosen.model_copy(update=first)
+                with _head_alone(model):
+                    _train(model, encoder, task, examples, probe, scratch, on_event)
             result = _train(model, encoder, task, examples, chosen, scratch, on_event)
             seconds = time.perf_counter() - started
         with OutputFolder(out) as folder:
@@ -124,6 +130,23 @@ def _settle(recipe: TuneRecipe | str | Path | None, settings: dict[str, Any]) ->
         key: str(value) if isinstance(value, Path) else value for key, value in settings.items()
     }
     return parse_recipe(content | given)
+
+
+@contextmanager
+def _head_alone(model: torch.nn.Module) -> Iterator[None]:
+    """Hold every parameter but the head's."""
+    held = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not is_task_head(name)
+    ]
+    for parameter in held:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad = True
 
 
 def _head_parameters(model: torch.nn.Module) -> set[str]:
