@@ -185,6 +185,21 @@ def test_patience_ends_a_run_that_gets_no_better(home, tmp_path):
     assert record.steps < 50
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_head_can_go_first(home, tmp_path, method):
+    """A later rate of nearly nothing shows what the first epochs moved: the head, and only it."""
+    still = {"learning_rate": 1e-12, "model": home / "base", "task": home / "mood"}
+    settings = still | {"method": method, "epochs": 1, "batch_size": 4}
+    alliage.tune(**settings, out=tmp_path / "without")
+    record = alliage.tune(**settings, head_epochs=3, head_learning_rate=0.1, out=tmp_path / "with")
+    assert record.steps == (3 + 1) * 2
+    file = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    without, first = (load_file(tmp_path / name / file) for name in ("without", "with"))
+    for name, tensor in first.items():
+        moved = (tensor - without[name]).abs().max()
+        assert (moved > 1e-3) if "classifier" in name else (moved < 1e-6), name
+
+
 def test_progress_counts_steps_and_a_part_is_a_part(home, tmp_path):
     seen = []
     record = alliage.tune(

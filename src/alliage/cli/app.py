@@ -19,6 +19,8 @@ COMMANDS = (
     "tune", "evaluate", "report", "verify", "demo",
 )  # fmt: skip
 
+_TUNE_PACKAGES = ("accelerate", "peft", "PIL", "seqeval", "sklearn", "transformers")
+
 app = typer.Typer(
     name="alliage",
     help="Measure, merge, prune, tune and check fine-tuned models that share one ancestor.",
@@ -59,6 +61,11 @@ def main() -> None:
     except AlliageError as error:
         console.problems(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _TUNE_PACKAGES:
+            raise
+        console.note(f"alliage: this needs {error.name}. Install it: pip install 'alliage[tune]'")
+        sys.exit(1)
     except BrokenPipeError:  # the reader, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

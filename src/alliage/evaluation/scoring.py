@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from alliage.evaluation.scores import Scores, TaskScores
 OnEvent = Callable[[str, int, int], None]
 
 BINS = 15  # of confidence, as in arXiv:1706.04599
-_ROLES = {"tune": "single", "merge": "merged", "prune": "pruned"}
 
 
 def evaluate(
@@ -77,7 +76,7 @@ def evaluate(
         layers = {layer_of(name) for name in (base or checkpoint).specs()} - {None}
         return Scores(
             model=checkpoint.name,
-            role=_ROLES.get(record.get("command", ""), "base"),
+            role=_role(record),
             method=str(record.get("method") or ""),
             path=str(checkpoint.path),
             layers=len(layers),
@@ -85,6 +84,13 @@ def evaluate(
             bytes=checkpoint.nbytes,
             tasks=tuple(scores),
         )
+
+
+def _role(record: Mapping[str, Any]) -> str:
+    """What a model is in tables, by what made it; a pruned one stays so when tuned again."""
+    if "layers_kept" in record:
+        return "pruned"
+    return {"tune": "single", "merge": "merged"}.get(record.get("command", ""), "base")
 
 
 def predict(

@@ -20,7 +20,7 @@ from alliage.pruning.planning import PruningPlan, plan
 OnEvent = Callable[[str, int, int], None]
 
 _HEADS = "heads"  # of a merged model: the task heads of its parents
-_CARRIED = ("task", "kind", "labels", "method")  # facts of the model that pruning leaves true
+_CARRIED = ("task", "kind", "labels")  # facts of the model that pruning leaves true
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ def _write_provenance(
         [described],
         folder.staging,
         folder.staging.rglob("*.safetensors"),
+        method=pruning.recipe.get("strategy", "keep-layers"),
         layers_kept=list(pruning.keep),
         **{key: parent[key] for key in _CARRIED if key in parent},
     )

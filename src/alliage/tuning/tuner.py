@@ -101,12 +101,15 @@ def tune(
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
+            steps = 0
             if chosen.head_epochs:
                 first = {"epochs": chosen.head_epochs, "patience": None}
                 first["learning_rate"] = chosen.head_learning_rate
                 probe = chosen.model_copy(update=first)
                 with _head_alone(model):
-                    _train(model, encoder, task, examples, probe, scratch, on_event)
+                    steps = _train(
+                        model, encoder, task, examples, probe, scratch, on_event
+                    ).global_step
             result = _train(model, encoder, task, examples, chosen, scratch, on_event)
             seconds = time.perf_counter() - started
         with OutputFolder(out) as folder:
@@ -116,7 +119,7 @@ def tune(
         task=task.name,
         method=chosen.method,
         seconds=seconds,
-        steps=int(result.global_step),
+        steps=int(steps + result.global_step),
         trained=trained,
         loss=float(result.training_loss),
     )
@@ -265,6 +268,8 @@ def _save(
     if task.files:
         inputs.append(_describe_data(recipe.task, task.files))
     weights = sorted(folder.staging.glob("*.safetensors"))
+    parent = (provenance.read(base.folder) if base.folder else None) or {}
+    pruned = {"layers_kept": parent["layers_kept"]} if "layers_kept" in parent else {}
     record = provenance.describe(
         "tune",
         settings,
@@ -275,6 +280,7 @@ def _save(
         kind=task.kind,
         labels=list(task.labels),
         method=recipe.method,
+        **pruned,
     )
     folder.add_json(provenance.FILE, record)
     how = "in full" if recipe.method == "full" else f"with LoRA of rank {recipe.lora.rank}"
