@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -325,54 +324,22 @@ def test_inputs_are_not_changed(family, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in family.rglob("*") if p.is_file()} == before
 
 
-PEAK = """
-import sys, threading, time
-sys.path.insert(0, {root!r})
-import torch
-from alliage.merging import parse_recipe, plan, run
-
-def anonymous():
-    for line in open("/proc/self/status"):
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-
-recipe = parse_recipe({{"method": "ties", "base": {base!r}, "models": {models!r}}})
-torch.rand(1000).sort()
-before, peak, running = anonymous(), 0, True
-def watch():
-    global peak
-    while running:
-        peak = max(peak, anonymous())
-        time.sleep(0.002)
-thread = threading.Thread(target=watch, daemon=True); thread.start()
-run(plan(recipe, memory=32 * 2**20, threads=2), {out!r})
-running = False; thread.join()
-print(peak - before)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_model(tmp_path):
     """A ten times larger model takes no more anonymous memory."""
+    from benchmarks.merge_memory import measure
+
     peaks = {}
     for label, layers in (("small", 2), ("large", 20)):
-        home = tmp_path / label
-        for seed, name in enumerate(("base", "a", "b")):
+        for seed, name in enumerate(("base", "a", "b", "c")):
             generator = torch.Generator().manual_seed(seed)
-            (home / name).mkdir(parents=True)
+            (tmp_path / label / name).mkdir(parents=True)
             tensors = {
                 f"layers.{i}.weight": torch.randn(1024, 1024, generator=generator)
                 for i in range(layers)
             }
-            save_file(tensors, home / name / "model.safetensors")
-        code = PEAK.format(
-            root=str(tmp_path), base=str(home / "base"),
-            models=[str(home / "a"), str(home / "b")], out=str(home / "out"),
-        )  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        peaks[label] = int(done.stdout)
-    largest_model = 20 * 2**20 * 4
-    assert peaks["large"] < largest_model  # less than one of the three models
+            save_file(tensors, tmp_path / label / name / "model.safetensors")
+        peaks[label] = measure(tmp_path / label, memory=32 * 2**20)["peak"]
+    one_large_model = 20 * 2**20 * 4
+    assert peaks["large"] < one_large_model
     assert peaks["large"] < 1.5 * peaks["small"] + 16 * 2**20
