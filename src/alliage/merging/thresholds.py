@@ -84,12 +84,13 @@ class WholeVectorThresholds:
         with self._lock:
             if not self._samples:
                 return
-            ordered = torch.cat(self._samples, dim=1).sort(dim=1).values
-            last = ordered.shape[1] - 1
-            low = max(0, math.floor((self._share - _MARGIN) * last))
-            high = min(last, math.ceil((self._share + _MARGIN) * last))
-            for search, patterns in zip(self._searches, ordered, strict=True):
-                search.place(int(patterns[low]), int(patterns[high]) + 1)
+            for model, search in enumerate(self._searches):
+                ordered = torch.cat([sample[model] for sample in self._samples]).cpu().numpy()
+                ordered.sort()
+                last = len(ordered) - 1
+                low = max(0, math.floor((self._share - _MARGIN) * last))
+                high = min(last, math.ceil((self._share + _MARGIN) * last))
+                search.place(int(ordered[low]), int(ordered[high]) + 1)
             self._samples = []
 
 
