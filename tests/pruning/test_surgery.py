@@ -141,7 +141,7 @@ def test_companions_heads_card_and_provenance_go_along(family, tmp_path):
     assert described["command"] == "prune"
     assert described["recipe"] == {"strategy": "first", "keep": 1}
     assert described["layers_kept"] == [0]
-    assert described["method"] == "average"
+    assert described["method"] == "first"
     assert "layers" in (pruned / "README.md").read_text()
     _, problems = provenance.verify(pruned)
     assert problems == []

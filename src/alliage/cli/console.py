@@ -11,12 +11,27 @@ from typing import Annotated, Any
 
 import typer
 
-from alliage.errors import AlliageError
+from alliage.errors import AlliageError, Problem, UsageError
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no notes on stderr.")]
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UsageError: neither cpu nor cuda, or cuda without a GPU that torch can use.
+    """
+    if device not in ("cpu", "cuda"):
+        raise UsageError(Problem("--device", f"must be cpu or cuda, got {device!r}."))
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(Problem("--device", "torch finds no CUDA device.", "Use cpu."))
 
 
 def print_json(content: Any) -> None:

@@ -50,6 +50,7 @@ def evaluate(
     from alliage.evaluation import Misfit
     from alliage.evaluation import evaluate as score
 
+    console.check_device(device)
     loaded = [load_task(task) for task in tasks]
     found: list[Scores] = []
     misfits: list[Problem] = []

@@ -50,8 +50,7 @@ def merge(
 
     recipe = _recipe(inputs, method, base, settings or [], dtype)
     budget = _bytes(memory)
-    if device not in ("cpu", "cuda"):
-        raise UsageError(Problem("--device", f"must be cpu or cuda, got {device!r}."))
+    console.check_device(device)
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
     made = plan(recipe, memory=budget, threads=threads)
