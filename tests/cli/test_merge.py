@@ -1,4 +1,11 @@
 import json
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+from safetensors.torch import save_file
 
 
 def test_a_recipe(alliage, workspace):
@@ -70,3 +77,22 @@ def test_verify_says_no_with_3(alliage, workspace):
     assert done.returncode == 3
     assert "input sentiment changed" in done.stderr
     assert alliage("verify base").returncode == 2
+
+
+def test_a_merge_that_is_told_to_stop_leaves_nothing(tmp_path):
+    """SIGTERM in the middle of a real process; nothing is visible, hidden or half-written."""
+    for seed, name in enumerate(("base", "a", "b")):
+        (tmp_path / name).mkdir()
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {f"layers.{i}.w": torch.randn(512, 2048, generator=generator) for i in range(30)}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    script = [sys.executable, "-c", "from alliage.cli import main; main()"]
+    line = "merge --method ties --base base a b -o out -q --threads 1"
+    running = subprocess.Popen([*script, *line.split()], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.partial-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "base"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -54,8 +55,14 @@ for _name in COMMANDS:
     )
 
 
+def _leave(number: int, _frame: object) -> None:
+    """Leave as after Ctrl-C: what is half-written is removed on the way out."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 usage or recipe, 3 a check said no."""
+    signal.signal(signal.SIGTERM, _leave)
     try:
         app()
     except AlliageError as error:
