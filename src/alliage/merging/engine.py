@@ -86,7 +86,9 @@ def _write_settings(plan: Plan, folder: OutputFolder) -> None:
         assert isinstance(first, LowRankVector)
         assert first.adapter.adapter is not None
         settings = dict(first.adapter.adapter.raw)
-        settings |= {"base_model_name_or_path": plan.base.ref, "modules_to_save": None}
+        # The heads stay apart; PEFT expects one in an adapter that names its type of task.
+        apart = {"modules_to_save": None, "task_type": None}
+        settings |= {"base_model_name_or_path": plan.base.ref, **apart}
         folder.add_json(ADAPTER_CONFIG, settings)
         return
     if plan.base.config is None:
