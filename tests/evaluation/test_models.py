@@ -99,6 +99,17 @@ def test_an_adapter_without_label_names_needs_as_many(family):
         answers(family / "sentiment-lora", task("a", "b", "c"))
 
 
+def test_averaged_factors_answer_with_a_head_whatever_their_type_of_task(family, tmp_path):
+    adapter = tmp_path / "typed"
+    shutil.copytree(family / "sentiment-lora", adapter)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    content = json.dumps(settings | {"task_type": "SEQ_CLS"})
+    (adapter / "adapter_config.json").write_text(content)
+    out = tmp_path / "one"
+    alliage.merge("factor_average", models=[adapter], base=family / "base", out=out)
+    np.testing.assert_allclose(answers(out, head="typed"), answers(adapter), atol=1e-6)
+
+
 def test_other_labels_are_refused(family):
     with pytest.raises(Misfit, match="decides between negative, positive, the task between"):
         answers(family / "sentiment", task("negative", "neutral"))

@@ -39,7 +39,9 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         with TensorWriter(home, layout) as writer:
             for name, stored in bare.items():
                 writer.copy(name, source, stored)
-        folder.add_json(f"{FOLDER}/{vector.name}/head.json", _describe(source))
+        # The last layer of a head comes last by name too: dense < out_proj.
+        outputs = specs[bare[max(bare)]].shape[0]
+        folder.add_json(f"{FOLDER}/{vector.name}/head.json", _describe(source, outputs))
 
 
 def _in_model(source: Checkpoint, stored: str) -> str:
@@ -47,7 +49,7 @@ def _in_model(source: Checkpoint, stored: str) -> str:
     return next((name for name, file in source.adapter_saved.items() if file == stored), stored)
 
 
-def _describe(source: Checkpoint) -> dict[str, Any]:
+def _describe(source: Checkpoint, outputs: int) -> dict[str, Any]:
     """What a head decides: from alliage.json of a model that Alliage tuned, else from config."""
     record = (provenance.read(source.folder) if source.folder is not None else None) or {}
     config = source.config or {}
@@ -61,5 +63,5 @@ def _describe(source: Checkpoint) -> dict[str, Any]:
         "task": record.get("task"),
         "kind": record.get("kind", kind),
         "labels": labels,
-        "num_labels": len(labels) if labels else config.get("num_labels"),
+        "num_labels": len(labels) if labels else outputs,
     }
