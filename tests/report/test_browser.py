@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alliage.report import write_report
-from alliage.studies.results import read_table
+from alliage.studies.results import read_table, write_table
+from tests.report import conftest as made
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,6 +40,40 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def report(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(results, tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of long names, of numbers very small and very large, and of two groups of models."""
+    folder = tmp_path_factory.mktemp("hard") / "results"
+    tasks = ("benchmark:" + "a-task-with-a-long-name-" * 3, "benchmark:任务任务任务任务任务任务")
+    first = [f"organisation/a-model-with-a-long-name-{index}" for index in range(5)]
+    second = ["模型" * 12, "WWWW/MMMM-WWWW-MMMM", "m"]
+    distances = [
+        {**row, "value": row["value"] * size}
+        for names, size in ((first, 1e-5), (second, 1e5))
+        for row in made.distances(tuple(names), 3)
+    ]
+    described = [
+        {**made.models()[1], "model": name, "role": role, "layers": layers}
+        for names, role, layers in ((first, "single", 4), (second, "pruned", 3))
+        for name in names
+    ]
+    scores = [
+        {
+            "model": name, "task": task, "split": "validation", "metric": metric,
+            "value": value / (index + 1), "examples": 7,
+        }
+        for index, name in enumerate((*first, *second))
+        for task in tasks
+        for metric, value in (("matthews", -0.001), ("ece", 0.00012), ("seconds", 1.2e6))
+    ]  # fmt: skip
+    bins = [{**made.reliability()[0], "model": second[0], "task": tasks[1], "examples": 12_345_678}]
+    write_table(folder, "distances", distances)
+    write_table(folder, "models", described)
+    write_table(folder, "scores", scores)
+    write_table(folder, "reliability", bins)
+    return write_report(folder, folder.parent / "report.html")
 
 
 @pytest.fixture(params=[(1280, "light"), (360, "dark")], ids=["wide-light", "phone-dark"])
@@ -77,10 +112,13 @@ def test_no_sideways_scrolling_whatever_is_open(page: Page) -> None:
 def test_selectors_choose_the_view(page: Page) -> None:
     figure = page.locator("#heat-map")
     metric, modules = figure.locator("select").all()
-    metric.select_option("geodesic")
+    metric.select_option("geodesic distance")
     modules.select_option("value")
     (shown,) = [view for view in figure.locator(".view").all() if view.is_visible()]
-    assert shown.locator("title").text_content() == "Heat map of geodesic between 8 models, value"
+    assert (
+        shown.locator("title").text_content()
+        == "Heat map of geodesic distance between 8 models, value"
+    )
 
 
 def test_a_choice_without_a_view_gives_way_to_the_last_one_made(page: Page) -> None:
@@ -93,6 +131,64 @@ def test_a_choice_without_a_view_gives_way_to_the_last_one_made(page: Page) -> N
     assert task.input_value() == "cola"
     assert "minilm-cola on cola" in figure.locator(".view:visible").inner_text()
     assert figure.locator(".view:visible").count() == 1
+
+
+def test_groups_are_chosen_and_other_choices_kept(browser: Browser, hard: Path) -> None:
+    opened = browser.new_page()
+    opened.goto(hard.as_uri())
+    for identifier in ("map", "heat-map"):
+        figure = opened.locator(f"#{identifier}")
+        models, metric, modules = figure.locator("select").all()
+        metric.select_option("L2 distance")
+        modules.select_option("value")
+        first, second = models.locator("option").all_text_contents()
+        assert models.input_value() == first
+        models.select_option(second)
+        assert (metric.input_value(), modules.input_value()) == ("L2 distance", "value")
+        titles = figure.locator(".view:visible title").all_text_contents()
+        assert titles
+        assert all("3 models" in title and title.endswith("value") for title in titles)
+    opened.close()
+
+
+CLIPPED = """() => {
+  for (const view of document.querySelectorAll(".view")) view.classList.remove("unchosen");
+  const clipped = [];
+  for (const svg of document.querySelectorAll("svg")) {
+    const frame = svg.getBoundingClientRect();
+    for (const text of svg.querySelectorAll("text")) {
+      const box = text.getBoundingClientRect();
+      const out = Math.max(frame.left - box.left, box.right - frame.right,
+                           frame.top - box.top, box.bottom - frame.bottom);
+      if (out > 0.5) clipped.push(`${text.textContent} by ${out.toFixed(1)} px`);
+    }
+  }
+  return clipped;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_text_leaves_its_picture(browser: Browser, report: Path, hard: Path, width: int) -> None:
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    for path in (report, hard):
+        opened.goto(path.as_uri())
+        assert opened.locator("svg text").count() > 100
+        assert opened.evaluate(CLIPPED) == []
+        assert overflow(opened) <= 0
+    opened.close()
+
+
+def test_the_column_of_models_stays_when_the_table_is_scrolled(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    table, name = page.locator("#models .scroll"), page.locator("#models tbody th").first
+    before = name.bounding_box()
+    table.evaluate("box => { box.scrollLeft = 300; }")
+    assert table.evaluate("box => box.scrollLeft") == 300
+    after = name.bounding_box()
+    assert before
+    assert after
+    assert after["x"] == before["x"]
+    assert after["width"] < 180
 
 
 def test_theme(page: Page) -> None:
@@ -125,7 +221,7 @@ def test_sorting(page: Page, results: Path) -> None:
 
 
 def test_a_score_that_is_missing_sorts_last_both_ways(page: Page) -> None:
-    cells = page.locator("#models tbody td:nth-child(7)")
+    cells = page.locator("#models tbody td:nth-child(9)")
     button = page.locator("#models thead th").filter(has_text="cola").get_by_role("button")
     for descending in (True, False):
         button.click()

@@ -46,6 +46,34 @@ def test_a_pair_written_in_both_orders_counts_once() -> None:
     np.testing.assert_array_equal(matrix.values, [[0, 1], [1, 0]])
 
 
+def test_surveys_without_a_common_pair_are_matrices_of_their_own() -> None:
+    table = frame(
+        ("l2", "a", "b", "m", 0, "key", 1.0), ("l2", "z", "y", "m", 0, "key", 2.0),
+        ("l2", "y", "x", "m", 0, "key", 3.0), ("l2", "x", "z", "m", 0, "key", np.nan),
+        ("l2", "z", "w", "m", 0, "key", 4.0), ("cosine", "a", "z", "m", 0, "key", 5.0),
+    )  # fmt: skip
+    one, large, small = matrices(table)
+    assert (one.metric, one.names, one.models) == ("cosine", ("a", "z"), "a and z")
+    assert (large.names, large.models) == (("w", "x", "y", "z"), "w, x and 2 more")
+    assert (small.names, small.complete) == (("a", "b"), True)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        large.values, [[0, nan, nan, 4], [nan, 0, 3, nan], [nan, 3, 0, 2], [4, nan, 2, 0]]
+    )
+
+
+def test_profiles_keep_groups_apart() -> None:
+    rows = [
+        ("l2", *pair, f"{layer}.q", layer, "query", value + layer)
+        for pair, value in ((("a", "b"), 1.0), (("c", "d"), 5.0))
+        for layer in (0, 1)
+    ]
+    first, second = profiles(frame(*rows))
+    assert (first.models, second.models) == ("a and b", "c and d")
+    np.testing.assert_array_equal(first.mean, [1, 2])
+    np.testing.assert_array_equal(second.mean, [5, 6])
+
+
 def test_modules_count_before_layers_and_layers_before_the_model() -> None:
     model = ("l2", "a", "b", "model", -1, "", 7.0)
     layer = ("l2", "a", "b", "encoder.layer.0", 0, "", 5.0)
@@ -59,13 +87,13 @@ def test_modules_count_before_layers_and_layers_before_the_model() -> None:
 
 def test_dendrogram_joins_the_nearest_first_at_their_mean_distance() -> None:
     values = np.array([[0, 1, 4, 6], [1, 0, 4, 6], [4, 4, 0, 2], [6, 6, 2, 0]], float)
-    tree = dendrogram(Matrix("l2", MODULES, tuple("abcd"), values))
+    tree = dendrogram(Matrix("l2", "all", MODULES, tuple("abcd"), values))
     np.testing.assert_allclose(tree[:, 2], [1, 2, 5])  # (4 + 6 + 4 + 6) / 4
 
 
 def test_representatives_are_one_of_each_group() -> None:
     place = np.array([0.0, 0.1, 0.2, 10.0, 10.1, 30.0])
-    matrix = Matrix("l2", MODULES, tuple("abcdef"), np.abs(place[:, None] - place))
+    matrix = Matrix("l2", "all", MODULES, tuple("abcdef"), np.abs(place[:, None] - place))
     shown = representatives(matrix, 3)
     assert shown.names == ("b", "d", "f")
     np.testing.assert_allclose(shown.values[0], [0, 9.9, 29.9])

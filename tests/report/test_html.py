@@ -105,8 +105,8 @@ def test_a_missing_table_is_said_in_words(results: Path, tmp_path: Path, missing
 
 
 def test_every_figure_names_the_command_behind_it(page: Page) -> None:
-    assert page.text.count(made.COMPARE) == 3 + 1  # three figures and the table of sources
-    assert page.text.count(made.EVALUATE) == 4 + 3
+    assert page.text.count(made.COMPARE) == 3 + 1  # three figures and the table of commands
+    assert page.text.count(made.EVALUATE) == 4 + 1
 
 
 def test_pictures_have_names_for_screen_readers(html: str, page: Page) -> None:
@@ -122,6 +122,47 @@ def test_identifiers_are_unique(page: Page) -> None:
     assert len(identifiers) == len(set(identifiers))
     targets = [a["href"] for a in page.attributes("a")]
     assert all(target and target[1:] in identifiers for target in targets)
+
+
+def test_tasks_with_a_common_prefix_are_shown_without_it_and_saved_with_it(
+    results: Path, page: Page, tmp_path: Path
+) -> None:
+    for table in TABLES:
+        rows = read_table(results, table).to_dict("records")
+        named = [{**row, "task": f"glue/{row['task']}"} if "task" in row else row for row in rows]
+        write_table(tmp_path, table, named)
+    prefixed = Page(render_report(tmp_path))
+    assert "The names of all tasks begin with “glue/”" in prefixed.text
+    assert prefixed.text.count("glue/") == 1
+    for figure in ("scores-by-task", "trade-offs", "calibration-error", "reliability"):
+        assert prefixed.rows(figure) == [
+            {**row, "task": f"glue/{row['task']}"} for row in page.rows(figure)
+        ]
+
+
+def test_what_pruning_costs_is_told_of_single_and_pruned_models(page: Page) -> None:
+    rows = page.rows("trade-offs")
+    assert {(row["model"], row["layers"]) for row in rows} == {
+        ("minilm-sst2", 12), ("minilm-sst2-lora", 12), (made.PRUNED[0], 6), (made.PRUNED[1], 4),
+    }  # fmt: skip
+    assert {row["task"] for row in rows} == {"sst2"}
+
+
+def test_people_read_words_and_programs_read_names(tmp_path: Path) -> None:
+    scores = [
+        {**row, "metric": {"f1": "f1_macro"}.get(row["metric"], row["metric"])}
+        for row in made.scores()
+    ]
+    distances = [{**row, "metric": "fubini_study"} for row in made.distances(layers=2)]
+    write_table(tmp_path, "scores", scores)
+    write_table(tmp_path, "distances", distances)
+    page = Page(render_report(tmp_path))
+    seen = page.text + "".join(str(found.get("data-tip")) for _, found in page.elements)
+    assert "macro F1" in seen
+    assert "Fubini–Study distance (radians)" in seen
+    assert not re.search(r"f1_macro|fubini_study|\bece\b", seen)
+    assert {row["metric"] for row in page.rows("scores-by-task")} == {"accuracy", "f1_macro"}
+    assert {row["metric"] for row in page.rows("heat-map")} == {"fubini_study"}
 
 
 def test_scores_in_the_page_are_those_of_the_table(results: Path, page: Page) -> None:

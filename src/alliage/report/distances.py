@@ -8,19 +8,52 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.cluster import hierarchy
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
+
+from alliage.report.words import several
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What a mean is over, by what was compared.
 MODULES, LAYERS, MODEL = "all modules", "all layers", "whole model"
-RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic"}
 
 
-def label(metric: str) -> str:
-    """A metric's name with its unit, where it has one."""
-    return f"{metric} (radians)" if metric in RADIANS else metric
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Models that a metric compared with each other, and with no others.
+
+    Attributes:
+        metric: its name.
+        models: the group in words.
+        rows: of the distances table, without those of a model with itself.
+    """
+
+    metric: str
+    models: str
+    rows: pd.DataFrame
+
+
+def groups(distances: pd.DataFrame) -> list[Group]:
+    """The connected components of what each metric compared, largest first.
+
+    Surveys written into one folder at different times share no pair: no map holds them all.
+    """
+    found = []
+    rows = distances[distances["first"] != distances["second"]]
+    for metric, part in rows.groupby("metric", sort=True):
+        names = np.unique(part[["first", "second"]].to_numpy(dtype=str))
+        i, j = (
+            np.searchsorted(names, part[end].to_numpy(dtype=str)) for end in ("first", "second")
+        )
+        pairs = coo_array((np.ones(len(i)), (i, j)), shape=(len(names), len(names)))
+        n_groups, group_of = connected_components(pairs, directed=False)
+        members = [names[group_of == group].tolist() for group in range(n_groups)]
+        for group in sorted(range(n_groups), key=lambda group: (-len(members[group]), group)):
+            found.append(Group(str(metric), several(members[group]), part[group_of[i] == group]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +62,14 @@ class Matrix:
 
     Attributes:
         metric: its name.
+        models: the group in words.
         modules: what the mean is over: `MODULES`, `LAYERS`, `MODEL` or a kind such as "query".
         names: of the models, n of them.
         values: float64 [n, n], symmetric, 0 on the diagonal, NaN where a pair was not measured.
     """
 
     metric: str
+    models: str
     modules: str
     names: tuple[str, ...]
     values: np.ndarray
@@ -47,7 +82,9 @@ class Matrix:
     def select(self, indices: Sequence[int]) -> Matrix:
         """The same matrix for these models in this order."""
         names = tuple(self.names[index] for index in indices)
-        return Matrix(self.metric, self.modules, names, self.values[np.ix_(indices, indices)])
+        return Matrix(
+            self.metric, self.models, self.modules, names, self.values[np.ix_(indices, indices)]
+        )
 
     def pairs(self) -> list[tuple[float, str, str]]:
         """Every measured pair once, nearest first."""
@@ -57,22 +94,19 @@ class Matrix:
 
 
 def matrices(distances: pd.DataFrame) -> list[Matrix]:
-    """One matrix for each metric over everything, then one for each metric and kind of module.
+    """One matrix for each group over everything, then one for each group and kind of module.
 
-    A pair's distance is the mean over the modules that were measured for it. Where a metric was
+    A pair's distance is the mean over the modules that were measured for it. Where a group was
     measured by module and by layer or model too, only the modules count. Rows of a pair with itself
     are ignored, for that distance is 0.
     """
     whole, by_kind = [], []
-    rows = distances[distances["first"] != distances["second"]]
-    for metric, of_metric in rows.groupby("metric", sort=True):
-        modules, finest = _finest(of_metric)
-        whole.append(_matrix(str(metric), modules, finest))
+    for group in groups(distances):
+        modules, finest = _finest(group.rows)
+        whole.append(_matrix(group, modules, finest))
         kinds = sorted(finest["kind"].unique())
         if len(kinds) > 1:
-            by_kind += [
-                _matrix(str(metric), str(kind), finest[finest["kind"] == kind]) for kind in kinds
-            ]
+            by_kind += [_matrix(group, str(kind), finest[finest["kind"] == kind]) for kind in kinds]
     return [*whole, *by_kind]
 
 
@@ -84,7 +118,7 @@ def _finest(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return (LAYERS, rows[by_layer]) if by_layer.any() else (MODEL, rows)
 
 
-def _matrix(metric: str, modules: str, rows: pd.DataFrame) -> Matrix:
+def _matrix(group: Group, modules: str, rows: pd.DataFrame) -> Matrix:
     names = tuple(sorted({*rows["first"], *rows["second"]}))
     place = {name: index for index, name in enumerate(names)}
     i = rows["first"].map(place).to_numpy()
@@ -97,7 +131,7 @@ def _matrix(metric: str, modules: str, rows: pd.DataFrame) -> Matrix:
         np.add.at(counts, (a[measured], b[measured]), 1)
     mean = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     np.fill_diagonal(mean, 0.0)
-    return Matrix(metric, modules, names, mean)
+    return Matrix(group.metric, group.models, modules, names, mean)
 
 
 def dendrogram(matrix: Matrix) -> np.ndarray:
@@ -134,10 +168,11 @@ def representatives(matrix: Matrix, limit: int) -> Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How far apart models are, layer by layer, for one metric and one kind of module.
+    """How far apart a group's models are, layer by layer, for one metric and kind of module.
 
     Attributes:
         metric: its name.
+        models: the group in words.
         kind: of module, or "whole layer".
         layers: indices from 0, ascending, [l].
         low: smallest distance of a pair at each layer, [l].
@@ -146,6 +181,7 @@ class Profile:
     """
 
     metric: str
+    models: str
     kind: str
     layers: np.ndarray
     low: np.ndarray
@@ -154,14 +190,14 @@ class Profile:
 
 
 def profiles(distances: pd.DataFrame) -> list[Profile]:
-    """Profiles of every metric and kind that was measured at two layers or more."""
-    rows = distances[(distances["first"] != distances["second"]) & (distances["layer"] >= 0)]
-    rows = rows.dropna(subset=["value"])
+    """Profiles of every group and kind of module that was measured at two layers or more."""
     found = []
-    for (metric, kind), part in rows.groupby(["metric", "kind"], sort=True):
-        by_layer = part.groupby("layer", sort=True)["value"].agg(["min", "mean", "max"])
-        if len(by_layer) > 1:
-            name = str(kind) or "whole layer"
-            low, mean, high = by_layer.to_numpy(np.float64).T
-            found.append(Profile(str(metric), name, by_layer.index.to_numpy(), low, mean, high))
+    for group in groups(distances):
+        rows = group.rows[group.rows["layer"] >= 0].dropna(subset=["value"])
+        for kind, part in rows.groupby("kind", sort=True):
+            by_layer = part.groupby("layer", sort=True)["value"].agg(["min", "mean", "max"])
+            if len(by_layer) > 1:
+                name, layers = str(kind) or "whole layer", by_layer.index.to_numpy()
+                low, mean, high = by_layer.to_numpy(np.float64).T
+                found.append(Profile(group.metric, group.models, name, layers, low, mean, high))
     return found

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from alliage.report.calibration import CalibrationError
-from alliage.report.distances import LAYERS, MODEL, MODULES, Matrix, label
-from alliage.report.figures.svg import short
-from alliage.report.scores import Comparison, Scores, compare_with_singles, sorted_roles
+from alliage.report.distances import LAYERS, MODEL, MODULES, Matrix
+from alliage.report.scores import ECE, Comparison, Scores, compare_with_singles, sorted_roles
+from alliage.report.words import (
+    count,
+    listed,
+    metric_label,
+    metric_name,
+    number,
+    score,
+    signed,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,44 +31,49 @@ class Finding:
 
 
 def compared(
-    matrices: Sequence[Matrix], roles: Mapping[str, str], scores: Sequence[Scores]
+    matrices: Sequence[Matrix], roles: Mapping[str, str], scores: Sequence[Scores], prefix: str = ""
 ) -> Finding:
     """How many models, of which roles, by which metrics, on how many tasks."""
     counts = Counter(roles.values())
     parts = ", ".join(f"{counts[role]} {role}" for role in sorted_roles(counts))
-    sentences = [f"{_count(len(roles), 'model')}: {parts}."]
+    sentences = [f"{count(len(roles), 'model')}: {parts}."]
     if matrices:
-        metrics = sorted({matrix.metric for matrix in matrices})
+        metrics = sorted({metric_name(matrix.metric) for matrix in matrices})
         names = {name for matrix in matrices for name in matrix.names}
-        sentences.append(f"Distances between {len(names)} models by {_and(metrics)}.")
+        groups = {matrix.models for matrix in matrices}
+        apart = f", in {len(groups)} groups apart" if len(groups) > 1 else ""
+        sentences.append(f"{count(len(names), 'model')} compared by {listed(metrics)}{apart}.")
     if scores:
         tasks = {task for one in scores for task in one.tasks}
         models = {model for one in scores for model in one.models}
         sentences.append(
-            f"Scores of {_count(len(models), 'model')} on {_count(len(tasks), 'task')}: "
-            f"{_and(one.metric for one in scores)}."
+            f"Scores of {count(len(models), 'model')} on {count(len(tasks), 'task')}: "
+            f"{listed(metric_name(one.metric) for one in scores)}."
         )
+    if prefix:
+        sentences.append(f"The names of all tasks begin with “{prefix}”, which is left out here.")
     return Finding("Compared", tuple(sentences))
 
 
 def distance(matrices: Sequence[Matrix]) -> Finding:
-    """Nearest and farthest pair by each metric over all modules."""
+    """Nearest and farthest pair of each group, by each metric over all modules."""
     sentences = []
-    for matrix in matrices:
+    several = len({matrix.models for matrix in matrices}) > 1
+    for matrix in sorted(matrices, key=lambda one: (-len(one.names), one.models)):
         pairs = matrix.pairs()
         if matrix.modules not in (MODULES, LAYERS, MODEL) or not pairs:
             continue
-        near, far = pairs[0], pairs[-1]
+        (low, *near), (high, *far) = pairs[0], pairs[-1]
+        label = metric_label(matrix.metric)
+        among = several and len(pairs) > 1
+        by = f"Among {matrix.models}, by {label}" if among else f"By {label}"
         if len(pairs) == 1:
-            sentences.append(
-                f"By {label(matrix.metric)}, {near[1]} and {near[2]} are {short(near[0])} apart."
-            )
+            sentences.append(f"{by}, {listed(near)} are {number(low)} apart.")
             continue
-        middle = pairs[len(pairs) // 2][0]
         sentences.append(
-            f"By {label(matrix.metric)}, {near[1]} and {near[2]} are nearest ({short(near[0])}), "
-            f"{far[1]} and {far[2]} farthest ({short(far[0])}); the median of {len(pairs)} pairs "
-            f"is {short(middle)}."
+            f"{by}, {listed(near)} are nearest ({number(low)}), {listed(far)} farthest "
+            f"({number(high)}); the median of {len(pairs)} pairs is "
+            f"{number(pairs[len(pairs) // 2][0])}."
         )
     return Finding("Near and far", tuple(sentences or [_missing("distances", "alliage compare")]))
 
@@ -77,7 +90,7 @@ def merging(scores: Scores | None) -> Finding:
     sentences = [best_of + _against(best, scores.metric)]
     others = [one for one in found[1:] if one.tasks == best.tasks]
     if others:
-        listed = ", ".join(f"{one.model} {_signed(one.difference.mean())}" for one in others[:4])
+        listed = ", ".join(f"{one.model} {signed(one.difference.mean())}" for one in others[:4])
         sentences.append(f"The next on the same tasks: {listed}.")
     return Finding("Merging", tuple(sentences))
 
@@ -86,18 +99,16 @@ def pruning(scores: Scores | None, models: pd.DataFrame) -> Finding:
     """Each pruned model's layers and bytes, and its scores against the best single models."""
     if scores is None or not scores.of_role("pruned"):
         return Finding("Pruning", ("No scores of a pruned model in this folder.",))
-    known = models.drop_duplicates("model").set_index("model")
+    known = {row["model"]: row for row in models.to_dict("records")}
     deepest = models[models["role"] == "single"][["layers", "bytes"]].max()
     sentences = []
     found = compare_with_singles(scores, "pruned")
     for one in found[:4]:
         size = ""
-        if one.model in known.index and deepest.notna().all():
-            row = known.loc[one.model]
-            size = (
-                f" ({row['layers']} of {int(deepest['layers'])} layers, "
-                f"{row['bytes'] / 1e6:.3g} of {deepest['bytes'] / 1e6:.3g} MB)"
-            )
+        if one.model in known and deepest.notna().all():
+            row = known[one.model]
+            own, whole = (number(nbytes / 1e6) for nbytes in (row["bytes"], deepest["bytes"]))
+            size = f" ({row['layers']} of {int(deepest['layers'])} layers, {own} of {whole} MB)"
         sentences.append(_against(one, scores.metric, size))
     if len(found) > 4:
         sentences.append(f"{len(found) - 4} more pruned models are in the figures.")
@@ -118,44 +129,31 @@ def calibration(errors: Sequence[CalibrationError]) -> Finding:
     sentences = []
     if len(ordered) > 1:
         best, worst = (
-            f"{model} ({short(mean)}, mean over {_count(len(by_model[model]), 'task')})"
+            f"{model} ({score(mean, ECE)}, mean over {count(len(by_model[model]), 'task')})"
             for mean, model in (ordered[0], ordered[-1])
         )
         sentences.append(f"Lowest expected calibration error: {best}; highest: {worst}.")
-    worst_case = max(errors, key=lambda one: one.value)
+    highest = max(errors, key=lambda one: one.value)
     sentences.append(
-        f"Highest on one task: {worst_case.model} on {worst_case.task}, {short(worst_case.value)}."
+        f"Highest on one task: {highest.model} on {highest.task}, {score(highest.value, ECE)}."
     )
     return Finding("Calibration", tuple(sentences))
 
 
 def _against(one: Comparison, metric: str, size: str = "") -> str:
-    difference = one.difference
+    difference, name = one.difference, metric_name(metric)
+    own, best = score(float(one.own.mean()), metric), score(float(one.best.mean()), metric)
     if len(one.tasks) == 1:
         return (
-            f"{one.model}{size}: {metric} {short(float(one.own[0]))} on {one.tasks[0]} against "
-            f"{short(float(one.best[0]))} of the best single model ({_signed(difference[0])})."
+            f"{one.model}{size}: {name} {own} on {one.tasks[0]} against {best} of the best single "
+            f"model ({signed(difference[0])})."
         )
     low, high = int(difference.argmin()), int(difference.argmax())
     return (
-        f"{one.model}{size}: mean {metric} {short(float(one.own.mean()))} over {len(one.tasks)} "
-        f"tasks against {short(float(one.best.mean()))} of each task's best single model "
-        f"({_signed(difference.mean())}; from {_signed(difference[low])} on {one.tasks[low]} to "
-        f"{_signed(difference[high])} on {one.tasks[high]})."
+        f"{one.model}{size}: mean {name} {own} over {len(one.tasks)} tasks against {best} of each "
+        f"task's best single model ({signed(difference.mean())}; from {signed(difference[low])} on "
+        f"{one.tasks[low]} to {signed(difference[high])} on {one.tasks[high]})."
     )
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _and(words: Iterable[str]) -> str:
-    listed = list(words)
-    return listed[0] if len(listed) == 1 else ", ".join(listed[:-1]) + " and " + listed[-1]
 
 
 def _missing(table: str, command: str) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import alliage
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.report.sections import content
-from alliage.report.sources import commands_of, find_sources
+from alliage.report.sources import commands_of, find_sources, runs
 from alliage.studies.results import TABLES, read_table
 
 
@@ -75,6 +75,7 @@ def render_report(folder: Path) -> str:
             f"style-src {_source(css)}; script-src {_source(js)}"
         ),
         css=css, js=js, report=report, sources=sources,
+        runs=runs(sources),
         commands={
             figure.id: commands_of(figure.tables, sources)
             for section in report.sections

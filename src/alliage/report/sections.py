@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from alliage.report import findings
@@ -18,6 +18,7 @@ from alliage.report.figures.reliability import calibration_overview, reliability
 from alliage.report.findings import Finding
 from alliage.report.model_table import ModelTable, model_table
 from alliage.report.scores import ECE, OTHER, QUALITY, role_rank, roles_of, scores_by_metric
+from alliage.report.words import shared_prefix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,8 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     Args:
         tables: name -> rows, for every one of `alliage.studies.results.TABLES`; may be empty.
     """
+    prefix = shared_prefix([*tables["scores"]["task"], *tables["reliability"]["task"]])
+    tables = {name: _without(prefix, table) for name, table in tables.items()}
     models = tables["models"].drop_duplicates("model", keep="last")
     roles = roles_of(tables)
     scores = scores_by_metric(tables["scores"], roles)
@@ -60,7 +63,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     binned = diagrams(tables["reliability"])
     errors, origin = calibration_errors(scores, binned)
     summary = (
-        findings.compared(found, roles, scores),
+        findings.compared(found, roles, scores, prefix),
         findings.distance(found),
         findings.merging(main),
         findings.pruning(main, models),
@@ -100,7 +103,31 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
             "No calibration in this folder; alliage evaluate MODEL --task TASK -o writes it.",
         ),
     )  # fmt: skip
-    return Content(summary, sections, model_table(models, main, roles))
+    return Content(
+        summary,
+        tuple(_with_prefix(prefix, section) for section in sections),
+        model_table(models, main, roles),
+    )
+
+
+def _without(prefix: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with tasks named by what tells them apart."""
+    if not prefix or "task" not in table:
+        return table
+    return table.assign(task=table["task"].str.removeprefix(prefix))
+
+
+def _with_prefix(prefix: str, section: Section) -> Section:
+    """The section with tasks' whole names in the data to save, which are joined to other tables."""
+    figures = []
+    for figure in section.figures:
+        at = {index for index, column in enumerate(figure.data.columns) if column == "task"}
+        rows = tuple(
+            tuple(f"{prefix}{cell}" if index in at else cell for index, cell in enumerate(row))
+            for row in figure.data.rows
+        )
+        figures.append(replace(figure, data=replace(figure.data, rows=rows)))
+    return replace(section, figures=tuple(figures))
 
 
 def _present(*figures: Figure | None) -> tuple[Figure, ...]:

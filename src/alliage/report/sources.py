@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from alliage.checkpoints.provenance import sha256
 from alliage.studies.results import TABLES, table_files
@@ -45,6 +46,24 @@ def find_sources(folder: Path) -> list[Source]:
                 Source(table, file, header.num_rows, command, sha256(path), header.created_by or "")
             )
     return found
+
+
+class Part(NamedTuple):
+    """What one command wrote of one table."""
+
+    table: str
+    files: int
+    rows: int
+
+
+def runs(sources: Sequence[Source]) -> dict[str, list[Part]]:
+    """Command -> what it wrote, both in the order of the sources."""
+    found: dict[str, dict[str, Part]] = {}
+    for one in sources:
+        parts = found.setdefault(one.command, {})
+        before = parts.get(one.table, Part(one.table, 0, 0))
+        parts[one.table] = Part(one.table, before.files + 1, before.rows + one.rows)
+    return {command: list(parts.values()) for command, parts in found.items()}
 
 
 def commands_of(tables: Sequence[str], sources: Sequence[Source]) -> list[str]:

@@ -21,7 +21,9 @@ def test_labels_cover_neither_each_other_nor_points_nor_the_frame(seed: int) -> 
     for label, text in zip(place(points, texts, FRAME), texts, strict=True):
         if label:
             bottom = label.y + 0.25 * FONT_SIZE
-            boxes.append((label.x, bottom - 1.15 * FONT_SIZE, label.x + text_width(text), bottom))
+            width = text_width(text)
+            left = label.x - {"start": 0, "middle": width / 2, "end": width}[label.anchor]
+            boxes.append((left, bottom - 1.15 * FONT_SIZE, left + width, bottom))
     assert len(boxes) > 20
     for left, top, right, bottom in boxes:
         assert left >= 0
@@ -38,6 +40,12 @@ def test_coinciding_points_get_labels_with_leaders() -> None:
     labels = place([(200.0, 150.0)] * 8, [f"a-long-name-{index}" for index in range(8)], FRAME)
     assert all(labels)
     assert any(label and label.leader for label in labels)
+
+
+def test_labels_keep_clear_of_points_that_have_none() -> None:
+    (label,) = place([(200.0, 150.0), (212.0, 150.0)], ["name"], FRAME)
+    assert label
+    assert (label.anchor, label.x) == ("end", 193)
 
 
 def test_a_label_without_room_is_left_out() -> None:

@@ -8,10 +8,21 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from alliage.report.figures.marks import legend_of_roles, mark
-from alliage.report.figures.svg import element, group, image, scale, short, shorten, text_width
+from alliage.report.figures.svg import (
+    TICK_SIZE,
+    WIDTH,
+    centred,
+    element,
+    group,
+    image,
+    scale,
+    shorten,
+    text_width,
+    tick_labels,
+)  # fmt: skip
 from alliage.report.scores import sorted_roles
 
-WIDTH, _ROW = 400.0, 30.0
+_ROW, _NAME_WIDTH = 30.0, 172.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +46,18 @@ def dot_chart(
         title: for screen readers.
         zero: whether the axis must hold 0, which then has a line.
     """
-    names = [shorten(name, 140) for name, _ in rows]
+    names = [shorten(name, _NAME_WIDTH) for name, _ in rows]
     left = max(map(text_width, names)) + 12
     top, bottom = 30.0, 30.0 + _ROW * len(rows)
     values = [dot.value for _, dots in rows for dot in dots]
     x = scale([*values, 0.0] if zero else values, left + 6, WIDTH - 10)
     roles = sorted_roles(dot.role for _, dots in rows for dot in dots)
     parts: list[str] = [legend_of_roles(roles, 2, 14)]
-    for value in x.ticks:
+    for value, text in zip(x.ticks, tick_labels(x.ticks), strict=True):
         parts += [
             element("line", class_="axis" if zero and value == 0 else "grid", x1=x(value),
                     x2=x(value), y1=top, y2=bottom),
-            element("text", short(value), class_="tick", x=x(value), y=bottom + 16,
-                    text_anchor="middle"),
+            centred(text, x(value), bottom + 16, size=TICK_SIZE, class_="tick"),
         ]  # fmt: skip
     for index, (name, (_, dots)) in enumerate(zip(names, rows, strict=True)):
         y = top + (index + 0.5) * _ROW
@@ -58,10 +68,7 @@ def dot_chart(
             mark(dot.role, x(dot.value), y + _lane(dot.role, lanes), tip=dot.tip, model=dot.model)
             for dot in dots
         ]
-    parts.append(
-        element("text", label, class_="label", x=(left + WIDTH) / 2, y=bottom + 34,
-                text_anchor="middle")
-    )  # fmt: skip
+    parts.append(centred(label, (left + WIDTH) / 2, bottom + 34, class_="label"))
     return image([group(parts)], WIDTH, bottom + 42, title)
 
 

@@ -10,20 +10,14 @@ import numpy as np
 from markupsafe import Markup
 from scipy.cluster import hierarchy
 
-from alliage.report.distances import Matrix, dendrogram, label, representatives
+from alliage.report.distances import Matrix, dendrogram, representatives
 from alliage.report.figures.figure import Figure, Panel, View, data
-from alliage.report.figures.svg import (
-    element,
-    group,
-    image,
-    path,
-    short,
-    shorten,
-    text_width,
-)  # fmt: skip
+from alliage.report.figures.svg import WIDTH, element, group, image, path, shorten, text_width
+from alliage.report.words import metric_label, metric_name, number
 
+_VALUE_SIZE = 10.0  # px
 MODEL_LIMIT = 48  # models on a side: more would be neither readable nor small
-_WIDTH, _TREE, _BAR = 400.0, 54.0, 44.0
+_TREE, _BAR, _BAR_WIDTH = 54.0, 44.0, 220.0
 
 
 def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
@@ -43,11 +37,13 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
             )
         if not matrix.complete:
             notes.add("Pairs that were not measured stay empty; models are then ordered by name.")
-        views.append(View((matrix.metric, matrix.modules), (_draw(shown),)))
+        views.append(
+            View((matrix.models, metric_name(matrix.metric), matrix.modules), (_draw(shown),))
+        )
     if left_out:
         notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
     rows = [
-        (matrix.metric, matrix.modules, first, second, value)
+        (matrix.models, matrix.metric, matrix.modules, first, second, value)
         for matrix in found
         for value, first, second in matrix.pairs()
     ]
@@ -58,9 +54,9 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
             "Means over what was compared. Models are ordered by average linkage, whose tree is "
             "drawn above: the lower two branches join, the nearer their models are."
         ),
-        selectors=("Metric", "Modules"),
+        selectors=("Models", "Metric", "Modules"),
         views=tuple(views),
-        data=data(("metric", "modules", "first", "second", "value"), rows),
+        data=data(("models", "metric", "modules", "first", "second", "value"), rows),
         tables=("distances",),
         notes=tuple(sorted(notes)),
     )
@@ -72,16 +68,16 @@ def _draw(matrix: Matrix) -> Panel:
         tree = dendrogram(matrix)
         matrix = matrix.select(hierarchy.leaves_list(tree).tolist())
     n = len(matrix.names)
-    names = [shorten(name, 126) for name in matrix.names]
+    names = [shorten(name, 136) for name in matrix.names]
     longest = max(map(text_width, names))
     room = longest + 10
-    cell = min(44.0, max(13.0, (_WIDTH - room - 4) / n))
+    cell = min(44.0, max(13.0, (WIDTH - room - 4) / n))
     left, top = room, _TREE + 4 if tree is not None else 6.0
     side = cell * n
     # Leaning labels need more room between columns than upright ones, but less below.
     lean = 45 if cell >= 18 else 90
     bottom = top + side + longest * math.sin(math.radians(lean)) + 24
-    width = max(_WIDTH, left + side + 4)
+    width = max(WIDTH, left + side + 4)
     parts = [_cells(matrix, left, top, cell)]
     if tree is not None:
         parts.append(_tree(tree, left, top - 4, cell))
@@ -90,15 +86,16 @@ def _draw(matrix: Matrix) -> Panel:
         parts.append(element("text", name, x=left - 6, y=top + middle + 4, text_anchor="end"))
         turn = f"translate({left + middle + 3:.1f} {top + side + 12:.1f}) rotate(-{lean})"
         parts.append(element("text", name, text_anchor="end", transform=turn))
-    parts.append(_colour_bar(matrix, left, bottom, min(side, 220.0)))
-    title = f"Heat map of {matrix.metric} between {n} models, {matrix.modules}"
-    return Panel(image(parts, width, bottom + _BAR, title), wide=width > _WIDTH)
+    parts.append(_colour_bar(matrix, left, bottom))
+    title = f"Heat map of {metric_name(matrix.metric)} between {n} models, {matrix.modules}"
+    return Panel(image(parts, width, bottom + _BAR, title), wide=width > WIDTH)
 
 
 def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
     low, high = _range(matrix)
     parts: list[str] = []
     names = [shorten(name, 300) for name in matrix.names]
+    texts = _values(matrix, cell)
     for i, first in enumerate(names):
         for j, second in enumerate(names):
             value = float(matrix.values[i, j])
@@ -108,16 +105,27 @@ def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
             parts.append(
                 element(
                     "rect", class_="cell missing" if missing else "cell", x=x, y=y, width=cell,
-                    height=cell, fill=colour, data_tip=f"{first} – {second}: {short(value)}",
+                    height=cell, fill=colour, data_tip=f"{first} – {second}: {number(value)}",
                 )
             )  # fmt: skip
-            text = f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
-            if not missing and cell >= 24 and text_width(text, 10) < cell - 2:
+            if not missing and texts:
                 parts.append(
-                    element("text", text, class_=f"value {ink}", x=x + cell / 2, y=y + cell / 2 + 4,
-                            text_anchor="middle")
+                    element("text", texts[i][j], class_=f"value {ink}", x=x + cell / 2,
+                            y=y + cell / 2 + 4, text_anchor="middle")
                 )  # fmt: skip
     return group(parts)
+
+
+def _values(matrix: Matrix, cell: float) -> list[list[str]]:
+    """What stands in the cells: as many figures, three at most, as all of them have room for."""
+    for figures in (3, 2):
+        texts = [
+            [number(value, figures) if value else "0" for value in row]
+            for row in matrix.values.tolist()
+        ]
+        if max(text_width(text, _VALUE_SIZE) for row in texts for text in row) < cell - 2:
+            return texts
+    return []
 
 
 def _tree(tree: np.ndarray, left: float, base: float, cell: float) -> Markup:
@@ -134,18 +142,18 @@ def _tree(tree: np.ndarray, left: float, base: float, cell: float) -> Markup:
     return group(lines)
 
 
-def _colour_bar(matrix: Matrix, left: float, top: float, width: float) -> Markup:
+def _colour_bar(matrix: Matrix, left: float, top: float) -> Markup:
     low, high = _range(matrix)
-    steps = 44
+    width, steps = _BAR_WIDTH, 44
     parts: list[str] = [
         element("rect", x=left + width * step / steps, y=top, width=width / steps + 0.5, height=9.0,
                 fill=_colour(step / (steps - 1), 0.0, 1.0)[0])
         for step in range(steps)
     ]  # fmt: skip
     parts += [
-        element("text", short(low), class_="tick", x=left, y=top + 24),
-        element("text", short(high), class_="tick", x=left + width, y=top + 24, text_anchor="end"),
-        element("text", label(matrix.metric), class_="label", x=left + width / 2, y=top + 24,
+        element("text", number(low), class_="tick", x=left, y=top + 24),
+        element("text", number(high), class_="tick", x=left + width, y=top + 24, text_anchor="end"),
+        element("text", metric_label(matrix.metric), class_="label", x=left + width / 2, y=top + 24,
                 text_anchor="middle"),
     ]  # fmt: skip
     return group(parts)

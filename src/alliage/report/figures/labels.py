@@ -10,7 +10,7 @@ from alliage.report.figures.svg import FONT_SIZE, text_width
 
 # Offsets of a label's nearest edge from its point, nearest and most readable first.
 _RINGS = (7.0, 14.0, 24.0, 36.0, 50.0, 66.0, 84.0)
-_NEAR = 14.0  # farther labels get a line to their point
+_NEAR = 7.0  # farther labels get a line to their point
 # Of a label's centre from its point: (1, 0) is right of it, (0.5, −1) above and a little right.
 _DIRECTIONS = (
     (1.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, -1.0),
@@ -24,13 +24,15 @@ class Label:
     """A placed label.
 
     Attributes:
-        x: of its text's left end.
+        x: of its text's anchor.
         y: of its text's baseline.
+        anchor: the end nearest to the point: "start", "end", or "middle" of the text.
         leader: where a line from the point meets it, or None where it needs none.
     """
 
     x: float
     y: float
+    anchor: str
     leader: tuple[float, float] | None
 
 
@@ -49,19 +51,19 @@ def place(
     Lines that lead to points keep clear of labels, but for labels that would else have no room.
 
     Args:
-        points: positions in the picture.
-        texts: one for each point.
+        points: positions of all marks in the picture.
+        texts: one for each point, or for as many of the first as have a label.
         frame: labels stay inside.
         radius: of the marks, which labels keep clear of.
 
     Returns:
-        a label for each point, or None where there is no room.
+        a label for each text, or None where there is no room.
     """
     marks = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed: list[Box] = []
     crossed: list[Box] = []  # along the leaders
-    labels: list[Label | None] = [None] * len(points)
-    crowded_first = sorted(range(len(points)), key=lambda index: -_crowd(points, index))
+    labels: list[Label | None] = [None] * len(texts)
+    crowded_first = sorted(range(len(texts)), key=lambda index: -_crowd(points, index))
     for may_cross, index in product((False, True), crowded_first):
         if labels[index]:
             continue
@@ -76,7 +78,8 @@ def place(
                 placed.append(box)
                 crossed += steps
                 leader = end if gap > _NEAR else None
-                labels[index] = Label(box[0], box[3] - 0.25 * FONT_SIZE, leader)
+                x, anchor = _anchor(box, dx)
+                labels[index] = Label(x, box[3] - 0.25 * FONT_SIZE, anchor, leader)
                 break
     return labels
 
@@ -87,6 +90,13 @@ def _box(point: tuple[float, float], text: str, gap: float, dx: float, dy: float
     left = x + dx * gap - width * (1 - dx) / 2
     top = y + dy * gap - height * (1 - dy) / 2
     return left, top, left + width, top + height
+
+
+def _anchor(box: Box, dx: float) -> tuple[float, str]:
+    # The estimated width is seldom too small: an error opens no gap at the anchor's end.
+    if dx == 0:
+        return (box[0] + box[2]) / 2, "middle"
+    return (box[0], "start") if dx > 0 else (box[2], "end")
 
 
 def _nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:

@@ -11,12 +11,23 @@ from alliage.report.distances import Matrix, representatives
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.labels import Label, place
 from alliage.report.figures.marks import legend_of_roles, mark
-from alliage.report.figures.svg import Scale, axes, element, group, image, path, shorten
+from alliage.report.figures.svg import (
+    WIDTH,
+    Scale,
+    axes,
+    element,
+    group,
+    image,
+    left_margin,
+    path,
+    shorten,
+)  # fmt: skip
 from alliage.report.scores import sorted_roles
+from alliage.report.words import metric_name
 
 MODEL_LIMIT = 400
 LABEL_LIMIT = 60
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 400.0, 44.0, 392.0, 48.0, 320.0
+_LEFT, _RIGHT, _BOTTOM = 44.0, 392.0, 320.0
 
 
 def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Figure | None:
@@ -34,8 +45,10 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
     for matrix in found:
         shown = representatives(matrix, MODEL_LIMIT)
         if not matrix.complete or len(shown.names) < 3:
-            notes.add(f"No map of {matrix.metric}, {matrix.modules}: it needs all distances of "
-                      "three models or more.")  # fmt: skip
+            notes.add(
+                f"No map of {matrix.models} by {metric_name(matrix.metric)}, {matrix.modules}: it "
+                "needs all distances of three models or more."
+            )
             continue
         if len(shown.names) < len(matrix.names):
             notes.add(f"{len(shown.names)} of {len(matrix.names)} models are drawn: the medoids of "
@@ -47,10 +60,10 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
             _panel(shown, components, known, "PC", "Principal components of the matrix's rows"),
             _panel(shown, scaling, known, "axis", "Classical scaling"),
         )
-        views.append(View((matrix.metric, matrix.modules), panels))
+        views.append(View((matrix.models, metric_name(matrix.metric), matrix.modules), panels))
         coordinates = np.hstack([components.coordinates, scaling.coordinates]).tolist()
         rows += [
-            (matrix.metric, matrix.modules, name, *four)
+            (matrix.models, matrix.metric, matrix.modules, name, *four)
             for name, four in zip(shown.names, coordinates, strict=True)
         ]
     if left_out:
@@ -65,9 +78,9 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
             "distances on the map are as near to the measured ones as two axes allow. Both axes of "
             "a map have one scale; signs have no meaning."
         ),
-        selectors=("Metric", "Modules"),
+        selectors=("Models", "Metric", "Modules"),
         views=tuple(views),
-        data=data(("metric", "modules", "model", "pc1", "pc2", "mds1", "mds2"), rows),
+        data=data(("models", "metric", "modules", "model", "pc1", "pc2", "mds1", "mds2"), rows),
         tables=("distances",),
         notes=tuple(sorted(notes)),
     )
@@ -76,45 +89,51 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
 def _panel(
     matrix: Matrix, embedding: Embedding, roles: Sequence[str], axis: str, method: str
 ) -> Panel:
-    x, y = _equal_scales(embedding)
+    present = sorted_roles(roles)
+    top = 48.0 if len(present) > 1 else 28.0  # one role needs no legend
+    x, y = _equal_scales(embedding, _LEFT, top)
+    if left_margin(y) > _LEFT:
+        x, y = _equal_scales(embedding, left_margin(y), top)
     first, second = (f"{axis} {index + 1} ({share:.0%})" for index, share in
                      enumerate(embedding.explained))  # fmt: skip
     points = [(x(float(u)), y(float(v))) for u, v in embedding.coordinates]
     parts: list[str] = [
-        legend_of_roles(sorted_roles(roles), _LEFT, 14),
+        legend_of_roles(present, x.start, 14),
         axes(x, y, first, second, grid=False),
     ]
-    texts = [shorten(name, 120) for name in matrix.names]
+    texts = [shorten(name, 172) for name in matrix.names]
     labels: list[Label | None] = [None] * len(texts)
     if len(texts) <= LABEL_LIMIT:
-        labels = place(points, texts, (_LEFT + 3, _TOP, _WIDTH, _BOTTOM - 3))
+        labels = place(points, texts, (x.start + 3, top, WIDTH, _BOTTOM - 3))
     for label, point in zip(labels, points, strict=True):
         if label and label.leader:
             parts.append(element("path", class_="leader", d=path([point, label.leader])))
     for point, name, role in zip(points, matrix.names, roles, strict=True):
         parts.append(mark(role, *point, tip=name, model=name))
     parts += [
-        element("text", text, class_="name", x=label.x, y=label.y)
+        element("text", text, class_="name", x=label.x, y=label.y, text_anchor=label.anchor)
         for label, text in zip(labels, texts, strict=True)
         if label
     ]
     hidden = labels.count(None)
     caption = method + (f"; labels without room: {hidden}. Point at a mark." if hidden else ".")
-    title = f"{method}: map of {len(texts)} models by {matrix.metric}, {matrix.modules}"
-    return Panel(image([group(parts)], _WIDTH, _BOTTOM + 42, title), caption)
+    title = (
+        f"{method}: map of {len(texts)} models by {metric_name(matrix.metric)}, {matrix.modules}"
+    )
+    return Panel(image([group(parts)], WIDTH, _BOTTOM + 42, title), caption)
 
 
-def _equal_scales(embedding: Embedding) -> tuple[Scale, Scale]:
+def _equal_scales(embedding: Embedding, left: float, top: float) -> tuple[Scale, Scale]:
     """Scales of both axes with the same length for the same distance, all points inside."""
     low, high = embedding.coordinates.min(axis=0), embedding.coordinates.max(axis=0)
     middle, spread = (low + high) / 2, high - low
-    width, height = _RIGHT - _LEFT, _BOTTOM - _TOP
+    width, height = _RIGHT - left, _BOTTOM - top
     # Points keep a tenth from the frame; models that all coincide get a frame all the same.
     unit = max(float(spread[0]) / width, float(spread[1]) / height) / 0.8 or 1.0 / width
     x = Scale(
-        float(middle[0]) - unit * width / 2, float(middle[0]) + unit * width / 2, _LEFT, _RIGHT
+        float(middle[0]) - unit * width / 2, float(middle[0]) + unit * width / 2, left, _RIGHT
     )
     y = Scale(
-        float(middle[1]) - unit * height / 2, float(middle[1]) + unit * height / 2, _BOTTOM, _TOP
+        float(middle[1]) - unit * height / 2, float(middle[1]) + unit * height / 2, _BOTTOM, top
     )
     return x, y

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from alliage.report.figures.dots import WIDTH, Dot, dot_chart
+from alliage.report.figures.dots import Dot, dot_chart
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.labels import place
 from alliage.report.figures.marks import legend_of_roles, mark
-from alliage.report.figures.svg import axes, element, group, image, scale, short, shorten
+from alliage.report.figures.svg import (
+    WIDTH,
+    axes,
+    element,
+    group,
+    image,
+    left_margin,
+    path,
+    scale,
+    shorten,
+)  # fmt: skip
 from alliage.report.scores import QUALITY, Scores, best_singles, sorted_roles
+from alliage.report.words import count, metric_name, number, score, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,17 +46,18 @@ def scores_by_task(found: Sequence[Scores]) -> Figure:
         n_models = min(len(scores.models), MARK_LIMIT // n_tasks)
         if n_tasks < len(scores.tasks) or n_models < len(scores.models):
             notes.append(
-                f"{scores.metric}: {n_models} of {len(scores.models)} models on {n_tasks} of "
-                f"{len(scores.tasks)} tasks are drawn, the first by role and name."
+                f"{metric_name(scores.metric)}: {n_models} of {len(scores.models)} models on "
+                f"{n_tasks} of {len(scores.tasks)} tasks are drawn, the first by role and name."
             )
         made = [*scores.of_role("merged"), *scores.of_role("pruned")]
         drawn = [index for index in made if index < n_models]
         values, lost = scores.values, scores.values - best_singles(scores)
-        panels = [_panel(scores, values, range(n_models), n_tasks, scores.metric)]
+        name = metric_name(scores.metric)
+        panels = [_panel(scores, values, range(n_models), n_tasks, name)]
         if scores.metric in QUALITY and np.isfinite(lost[drawn, :n_tasks]).any():
-            label = f"{scores.metric}, difference from the task's best single model"
+            label = "difference from the task's best single model"
             panels.append(_panel(scores, lost, drawn, n_tasks, label, zero=True))
-        views.append(View((scores.metric,), tuple(panels)))
+        views.append(View((name,), tuple(panels)))
         rows += [
             (scores.models[i], scores.roles[scores.models[i]], scores.tasks[j], scores.metric,
              float(values[i, j]), float(lost[i, j]))
@@ -83,10 +95,13 @@ def _panel(
         for index in models:
             value, model = float(values[index, column]), scores.models[index]
             if np.isfinite(value):
-                tip = f"{model} on {task}: {'+' if zero and value > 0 else ''}{short(value)}"
+                said = signed(value) if zero else score(value, scores.metric)
+                tip = f"{model} on {task}: {said}"
                 dots.append(Dot(value, model, scores.roles[model], tip))
         rows.append((task, dots))
-    title = f"{label}: {len(models)} models on {n_tasks} tasks"
+    title = f"{label}: {count(len(models), 'model')} on {count(n_tasks, 'task')}"
+    if zero:
+        title = f"{metric_name(scores.metric)}, {title}"
     return Panel(dot_chart(rows, label, title, zero=zero))
 
 
@@ -101,7 +116,7 @@ class Point(NamedTuple):
 
 
 def trade_offs(scores: Scores, models: pd.DataFrame) -> Figure | None:
-    """Score on each task against layers kept and against size.
+    """Scores of single and pruned models on each task against layers kept and against size.
 
     Args:
         scores: of the main metric.
@@ -116,17 +131,19 @@ def trade_offs(scores: Scores, models: pd.DataFrame) -> Figure | None:
     views, rows = [], []
     for column, task in enumerate(scores.tasks):
         points = [
-            Point(model, scores.roles[model], *sizes[model], float(scores.values[index, column]))
-            for index, model in enumerate(scores.models)
-            if model in sizes and np.isfinite(scores.values[index, column])
+            Point(scores.models[index], role, *sizes[scores.models[index]], float(value))
+            for role in ("pruned", "single")
+            for index in scores.of_role(role)
+            if np.isfinite(value := scores.values[index, column]) and scores.models[index] in sizes
         ]
         if not any(point.role == "pruned" for point in points):
             continue
         rows += [(task, *point) for point in points]
-        of_task = f"{scores.metric} on {task}"
         panels = (
-            Panel(_scatter(points, lambda point: point.layers, "layers", of_task)),
-            Panel(_scatter(points, lambda point: point.nbytes / 1e6, "size, MB", of_task)),
+            Panel(_scatter(points, lambda point: point.layers, "layers", scores.metric, task)),
+            Panel(
+                _scatter(points, lambda point: point.nbytes / 1e6, "size, MB", scores.metric, task)
+            ),
         )
         views.append(View((task,), panels))
     if not views:
@@ -136,8 +153,8 @@ def trade_offs(scores: Scores, models: pd.DataFrame) -> Figure | None:
         id="trade-offs",
         title="What pruning costs",
         caption=(
-            "Score against a model's layers and against its bytes on disk. A merged model serves "
-            "all its tasks with the bytes of one."
+            "Score against a model's layers and against its bytes on disk; an adapter's are its "
+            "own, without its base's."
         ),
         selectors=("Task",),
         views=tuple(views[:TASK_LIMIT]),
@@ -148,25 +165,38 @@ def trade_offs(scores: Scores, models: pd.DataFrame) -> Figure | None:
 
 
 def _scatter(
-    points: Sequence[Point], across: Callable[[Point], float], label: str, up: str
+    points: Sequence[Point],
+    across: Callable[[Point], float],
+    label: str,
+    metric: str,
+    task: str,
 ) -> Markup:
-    bottom, top = 260.0, 48.0
-    x = scale([across(point) for point in points], 44, WIDTH - 10)
+    bottom, top = 280.0, 48.0
+    points, up = points[:MARK_LIMIT], f"{metric_name(metric)} on {task}"
     y = scale([point.score for point in points], bottom, top)
+    x = scale([across(point) for point in points], left_margin(y), WIDTH - 10,
+              whole=label == "layers")  # fmt: skip
+    at = [(x(across(point)), y(point.score)) for point in points]
+    texts = [shorten(point.model, 172) for point in points[:LABEL_LIMIT]]
+    labels = place(at, texts, (x.start + 3, top, WIDTH, bottom - 3))
     parts: list[str] = [
-        legend_of_roles(sorted_roles(point.role for point in points), 44, 14),
+        legend_of_roles(sorted_roles(point.role for point in points), x.start, 14),
         axes(x, y, label, up),
     ]
-    for point in points[:MARK_LIMIT]:
+    parts += [
+        element("path", class_="leader", d=path([point, placed.leader]))
+        for point, placed in zip(at, labels, strict=False)
+        if placed and placed.leader
+    ]
+    for place_of, point in zip(at, points, strict=True):
         tip = (
-            f"{point.model}: {up} {short(point.score)}, {point.layers} layers, "
-            f"{short(point.nbytes / 1e6)} MB"
+            f"{point.model}: {up} {score(point.score, metric)}, {count(point.layers, 'layer')}, "
+            f"{number(point.nbytes / 1e6)} MB"
         )
-        parts.append(mark(point.role, x(across(point)), y(point.score), tip=tip, model=point.model))
-    named = [point for point in points[:MARK_LIMIT] if point.role == "pruned"][:LABEL_LIMIT]
-    at = [(x(across(point)), y(point.score)) for point in named]
-    texts = [shorten(point.model, 150) for point in named]
-    for text, placed in zip(texts, place(at, texts, (47.0, top, WIDTH, bottom - 3)), strict=True):
-        if placed:
-            parts.append(element("text", text, class_="name", x=placed.x, y=placed.y))
+        parts.append(mark(point.role, *place_of, tip=tip, model=point.model))
+    parts += [
+        element("text", text, class_="name", x=placed.x, y=placed.y, text_anchor=placed.anchor)
+        for text, placed in zip(texts, labels, strict=True)
+        if placed
+    ]
     return image([group(parts)], WIDTH, bottom + 42, f"{up} against {label}")

@@ -7,26 +7,37 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from alliage.report.distances import Profile, label
+from alliage.report.distances import Profile
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.marks import HUES, legend_of_lines
-from alliage.report.figures.svg import Scale, axes, element, group, image, path, scale, short
+from alliage.report.figures.svg import (
+    WIDTH,
+    Scale,
+    axes,
+    element,
+    group,
+    image,
+    left_margin,
+    path,
+    scale,
+)  # fmt: skip
+from alliage.report.words import metric_label, metric_name, number
 
-_WIDTH, _HEIGHT = 400.0, 210.0
+_HEIGHT = 210.0
 
 
 def layer_profiles(found: Sequence[Profile]) -> Figure:
-    """One picture for each metric, with a line for each kind of module.
+    """One picture for each metric and group of models, with a line for each kind of module.
 
     Args:
-        found: at least one profile, sorted by metric.
+        found: at least one profile, sorted by metric and group.
     """
     views = [
-        View((metric,), (Panel(_draw(metric, list(part))),))
-        for metric, part in groupby(found, key=lambda profile: profile.metric)
+        View((models, metric_name(metric)), (Panel(_draw(metric, list(part))),))
+        for (metric, models), part in groupby(found, key=lambda one: (one.metric, one.models))
     ]
     rows = [
-        (one.metric, one.kind, int(layer), float(low), float(mean), float(high))
+        (one.models, one.metric, one.kind, int(layer), float(low), float(mean), float(high))
         for one in found
         for layer, low, mean, high in zip(one.layers, one.low, one.mean, one.high, strict=True)
     ]
@@ -34,21 +45,21 @@ def layer_profiles(found: Sequence[Profile]) -> Figure:
         id="layer-profile",
         title="Distances by depth",
         caption="Line: mean over all pairs of models. Band: from the nearest to the farthest pair.",
-        selectors=("Metric",),
+        selectors=("Models", "Metric"),
         views=tuple(views),
-        data=data(("metric", "kind", "layer", "lowest", "mean", "highest"), rows),
+        data=data(("models", "metric", "kind", "layer", "lowest", "mean", "highest"), rows),
         tables=("distances",),
     )
 
 
 def _draw(metric: str, found: Sequence[Profile]) -> Markup:
-    legend, above = legend_of_lines([one.kind for one in found], 44, 14, _WIDTH - 44)
+    legend, above = legend_of_lines([one.kind for one in found], 2, 14, WIDTH - 2)
     top = above + 28
     bottom = top + _HEIGHT
     depth = [int(layer) for one in found for layer in one.layers]
-    x = Scale(min(depth), max(depth), 44, _WIDTH - 10)
     y = scale([value for one in found for value in (*one.low, *one.high)], bottom, top)
-    parts = [legend, axes(x, y, "layer, from 0", label(metric))]
+    x = Scale(min(depth), max(depth), left_margin(y), WIDTH - 10, whole=True)
+    parts = [legend, axes(x, y, "layer, from 0", metric_label(metric))]
     for index, one in enumerate(found):
         hue = f"hue-{index % HUES}"
         upper = [(x(layer), y(value)) for layer, value in zip(one.layers, one.high, strict=True)]
@@ -58,12 +69,12 @@ def _draw(metric: str, found: Sequence[Profile]) -> Markup:
         parts.append(element("path", class_=f"line {hue}", d=path(middle)))
         parts += [
             element("circle", class_=f"dot {hue}", cx=u, cy=v, r=3, data_tip=(
-                f"{one.kind}, layer {layer}: {short(float(mean))} "
-                f"({short(float(low))} to {short(float(high))})"
+                f"{one.kind}, layer {layer}: {number(float(mean))} "
+                f"({number(float(low))} to {number(float(high))})"
             ))
             for (u, v), layer, low, mean, high in zip(
                 middle, one.layers, one.low, one.mean, one.high, strict=True
             )
         ]  # fmt: skip
     kinds = ", ".join(one.kind for one in found)
-    return image([group(parts)], _WIDTH, bottom + 42, f"{metric} by layer: {kinds}")
+    return image([group(parts)], WIDTH, bottom + 42, f"{metric_name(metric)} by layer: {kinds}")

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from alliage.report.calibration import CalibrationError, Diagram
-from alliage.report.figures.dots import WIDTH, Dot, dot_chart
+from alliage.report.figures.dots import Dot, dot_chart
 from alliage.report.figures.figure import Figure, Panel, View, data
-from alliage.report.figures.svg import Scale, axes, element, group, image, short
+from alliage.report.figures.svg import WIDTH, Scale, axes, element, group, image
+from alliage.report.scores import ECE
+from alliage.report.words import count, score
 
 DIAGRAM_LIMIT = 200
 ROW_LIMIT = 60
@@ -27,8 +29,8 @@ def reliability_diagrams(found: Sequence[Diagram], order: Mapping[str, int]) -> 
     views = []
     for one in ordered[:DIAGRAM_LIMIT]:
         caption = (
-            f"{one.model} on {one.task}: expected calibration error {short(one.error)} from "
-            f"{len(one.bins)} bins, {one.examples:,} examples."
+            f"{one.model} on {one.task}: expected calibration error {score(one.error, ECE)} from "
+            f"{count(len(one.bins), 'bin')}, {count(one.examples, 'example')}."
         )
         views.append(View((one.model, one.task), (Panel(_draw(one), caption),)))
     rows = [(one.model, one.task, *each) for one in ordered for each in one.bins]
@@ -67,7 +69,7 @@ def calibration_overview(
     dots: dict[str, list[Dot]] = {model: [] for model in models[:ROW_LIMIT]}
     for one in errors:
         if one.model in dots:
-            tip = f"{one.model} on {one.task}: {short(one.value)}"
+            tip = f"{one.model} on {one.task}: {score(one.value, ECE)}"
             dots[one.model].append(Dot(one.value, one.model, roles[one.model], tip))
     title = f"Expected calibration error of {len(dots)} models"
     svg = dot_chart(list(dots.items()), "expected calibration error", title, zero=True)
@@ -78,7 +80,7 @@ def calibration_overview(
         caption="Each mark is one task. A calibrated model's error is 0.",
         selectors=(),
         views=(View((), (Panel(svg),)),),
-        data=data(("model", "task", "ece"), errors),
+        data=data(("model", "task", ECE), errors),
         tables=(table,),
         notes=(f"{more} more models are not drawn.",) if more else (),
     )
@@ -97,7 +99,7 @@ def _draw(diagram: Diagram) -> Markup:
         height = one.examples / most * _COUNTS
         tip = (
             f"Confidence {one.low:.2f} to {one.high:.2f}: mean {one.confidence:.3f}, "
-            f"accuracy {one.accuracy:.3f}, {one.examples:,} examples"
+            f"accuracy {one.accuracy:.3f}, {count(one.examples, 'example')}"
         )
         parts += [
             element("rect", class_="bar", x=left, y=reached, width=width,
@@ -114,13 +116,11 @@ def _draw(diagram: Diagram) -> Markup:
     parts.append(element("line", class_="diagonal", x1=x(0), y1=y(0), x2=x(1), y2=y(1)))
     counts += [
         element("line", class_="axis", x1=x(0), x2=x(1), y1=base, y2=base),
-        element("text", f"{most:,}", class_="tick", x=x.start - 6, y=base - _COUNTS + 8,
-                text_anchor="end"),
-        element("text", "examples", class_="label", x=(x.start + x.stop) / 2, y=base + 16,
-                text_anchor="middle"),
+        element("text", f"examples, at most {most:,} in a bin", class_="label",
+                x=(x.start + x.stop) / 2, y=base + 16, text_anchor="middle"),
     ]  # fmt: skip
     title = (
         f"Reliability diagram of {diagram.model} on {diagram.task}, "
-        f"expected calibration error {short(diagram.error)}"
+        f"expected calibration error {score(diagram.error, ECE)}"
     )
     return image([group(parts), group(counts)], WIDTH, base + 26, title)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
 
 from markupsafe import Markup, escape
 
-FONT_SIZE = 12.0  # px in the SVG's own units; the style sheet sets the same
-_LETTER = 0.62  # em, the mean width in the widest of the usual system fonts
+WIDTH = 400.0  # of a picture in one column; the unit is a px of its own size
+FONT_SIZE = 12.0  # the style sheet sets the same
+TICK_SIZE = 11.0
+# Widths in em in the widest of the usual system fonts, Verdana and DejaVu Sans.
+_LETTERS = (
+    dict.fromkeys("ijl|'", 0.35)
+    | dict.fromkeys("tfrI-.,:;!/()[] ", 0.46)
+    | dict.fromkeys("mwMW@%+…−", 1.0)
+)
+_CAPITAL, _LETTER = 0.8, 0.64
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
@@ -55,12 +65,13 @@ def path(points: Iterable[tuple[float, float]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A linear map of [low, high] onto [start, stop] of the picture."""
+    """A linear map of [low, high] onto [start, stop] of the picture, of whole numbers or of all."""
 
     low: float
     high: float
     start: float
     stop: float
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """The position of a value."""
@@ -69,18 +80,19 @@ class Scale:
     @property
     def ticks(self) -> list[float]:
         """Round numbers inside the domain, about one for every 60 px."""
-        return ticks(self.low, self.high, max(2, round(abs(self.stop - self.start) / 60)))
+        about = max(2, round(abs(self.stop - self.start) / 60))
+        return ticks(self.low, self.high, about, whole=self.whole)
 
 
-def scale(values: Iterable[float], start: float, stop: float, *, margin: float = 0.05) -> Scale:
-    """A scale that holds all finite values, with a margin as a share of their range."""
+def scale(values: Iterable[float], start: float, stop: float, *, whole: bool = False) -> Scale:
+    """A scale that holds all finite values and a twentieth of their range on both sides."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    room = (high - low) * margin or abs(high) * 0.1 or 1.0
-    return Scale(low - room, high + room, start, stop)
+    room = (high - low) / 20 or abs(high) / 10 or 1.0
+    return Scale(low - room, high + room, start, stop, whole)
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten in [low, high], about so many.
 
     >>> ticks(0.0, 1.0, 5)
@@ -89,60 +101,70 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     rough = (high - low) / about
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = min((1, 2, 5, 10), key=lambda factor: abs(factor * magnitude - rough)) * magnitude
+    if whole:
+        step = max(step, 1.0)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, digits) for index in range(first, last + 1)]
 
 
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Texts of ticks, all with the decimals that the one of most decimals needs.
+
+    >>> tick_labels([0.0, 0.5, 1.0]), tick_labels([-1000.0, 0.0]), tick_labels([0.0, 2e-7])
+    (['0.0', '0.5', '1.0'], ['−1,000', '0'], ['0', '2e−07'])
+    """
+    exponents = (Decimal(str(value)).normalize().as_tuple().exponent for value in values)
+    decimals = max(0, *(-int(exponent) for exponent in exponents))
+    plain = decimals <= 5 and max(map(abs, values)) < 1e6
+    texts = (f"{value:,.{decimals}f}" if plain else f"{value:.4g}" for value in values)
+    return [text.replace("-", "−") for text in texts]
+
+
+def left_margin(y: Scale) -> float:
+    """Where a vertical axis must stand for its ticks to have room."""
+    widest = max(text_width(text, TICK_SIZE) for text in tick_labels(y.ticks))
+    return max(44.0, widest + 8)
+
+
+def centred(text: str, x: float, y: float, *, size: float = FONT_SIZE, class_: str) -> Markup:
+    """A text with its middle at x, or as near as the edges of a picture in one column allow."""
+    shown = shorten(text, WIDTH - 4, size)
+    half = text_width(shown, size) / 2
+    middle = min(max(x, half + 2), WIDTH - 2 - half)
+    return element("text", shown, class_=class_, x=middle, y=y, text_anchor="middle")
+
+
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, *, grid: bool = True) -> Markup:
-    """Bottom and left axis with ticks, labels and a light grid; `y` runs upwards."""
+    """Bottom and left axis with ticks, labels and a light grid, in a picture of one column."""
     left, right, bottom, top = x.start, x.stop, y.start, y.stop
     parts: list[str] = []
-    for value in x.ticks:
+    for value, text in zip(x.ticks, tick_labels(x.ticks), strict=True):
         if grid:
             parts.append(
                 element("line", class_="grid", x1=x(value), x2=x(value), y1=bottom, y2=top)
             )
-        parts.append(
-            element("text", short(value), class_="tick", x=x(value), y=bottom + 16,
-                    text_anchor="middle")
-        )  # fmt: skip
-    for value in y.ticks:
+        parts.append(centred(text, x(value), bottom + 16, size=TICK_SIZE, class_="tick"))
+    for value, text in zip(y.ticks, tick_labels(y.ticks), strict=True):
         if grid:
             parts.append(
                 element("line", class_="grid", x1=left, x2=right, y1=y(value), y2=y(value))
             )
         parts.append(
-            element("text", short(value), class_="tick", x=left - 6, y=y(value) + 4,
-                    text_anchor="end")
+            element("text", text, class_="tick", x=left - 6, y=y(value) + 4, text_anchor="end")
         )  # fmt: skip
     parts.append(
         element("path", class_="axis", d=path([(left, top), (left, bottom), (right, bottom)]))
     )
-    middle = (left + right) / 2
-    parts.append(element("text", x_label, class_="label", x=middle, y=bottom + 34,
-                         text_anchor="middle"))  # fmt: skip
+    parts.append(centred(x_label, (left + right) / 2, bottom + 34, class_="label"))
     # Above the axis and not turned beside it: it is read without turning the head.
-    parts.append(element("text", y_label, class_="label", x=2, y=top - 10))
+    parts.append(element("text", shorten(y_label, WIDTH - 4), class_="label", x=2, y=top - 10))
     return group(parts)
 
 
-def short(value: float) -> str:
-    """A number for a tick or a cell, at most four figures.
-
-    >>> short(0.25), short(12.0), short(1234567.0), short(float("nan"))
-    ('0.25', '12', '1.235e+06', 'n/a')
-    """
-    if not math.isfinite(value):
-        return "n/a"
-    return f"{value:.4g}".replace("-", "−")
-
-
 def text_width(text: str, size: float = FONT_SIZE) -> float:
-    """An estimate of a text's width that is seldom too small; East Asian wide letters take 1 em."""
-    return size * sum(
-        1.0 if unicodedata.east_asian_width(letter) in "WF" else _LETTER for letter in text
-    )
+    """An estimate of a text's width that is seldom too small."""
+    return size * sum(map(_letter_width, text))
 
 
 def shorten(text: str, width: float, size: float = FONT_SIZE) -> str:
@@ -153,12 +175,19 @@ def shorten(text: str, width: float, size: float = FONT_SIZE) -> str:
     """
     if text_width(text, size) <= width:
         return text
-    keep = max(2, int(width / size / _LETTER) - 1)
+    keep = max(2, min(len(text) - 1, int(width / size / min(_LETTERS.values()))))
     while (
         keep > 2 and text_width(text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :], size) > width
     ):
         keep -= 1
     return text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+
+
+@cache
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    return _LETTERS.get(letter, _CAPITAL if letter.isupper() else _LETTER)
 
 
 def _plain(value: object) -> object:

@@ -19,26 +19,25 @@
   show();
 }
 
-// Each figure shows the view that its selectors choose; without a view for a combination, the first
-// one that has the option just taken.
+// Each figure shows the view that its selectors choose; without a view for a combination, the one
+// that has the option just taken and most of the others.
 for (const figure of document.querySelectorAll("figure")) {
   const selects = [...figure.querySelectorAll("select")];
   const views = [...figure.querySelectorAll(".view")].map((element) => ({
     element,
     choice: JSON.parse(element.dataset.choice),
   }));
+  const option = (view, select) => view.choice[Number(select.dataset.part)];
   const show = (changed) => {
-    const wanted = selects.map((select) => select.value);
-    const chosen =
-      views.find((view) => view.choice.every((option, i) => option === wanted[i])) ??
-      views.find((view) => view.choice[changed] === wanted[changed]);
+    const agreeing = (view) => selects.filter((select) => option(view, select) === select.value).length;
+    const chosen = views
+      .filter((view) => option(view, changed) === changed.value)
+      .reduce((best, view) => (agreeing(view) > agreeing(best) ? view : best));
     for (const view of views) view.element.classList.toggle("unchosen", view !== chosen);
-    selects.forEach((select, i) => {
-      select.value = chosen.choice[i];
-    });
+    for (const select of selects) select.value = option(chosen, select);
   };
-  selects.forEach((select, i) => select.addEventListener("change", () => show(i)));
-  if (selects.length) show(0);
+  for (const select of selects) select.addEventListener("change", () => show(select));
+  if (selects.length) show(selects[0]);
 }
 
 // Marks say what they are when pointed at, or reached with the arrow keys from their picture; all
