@@ -167,6 +167,32 @@ CLIPPED = """() => {
 }"""
 
 
+OVERLAPPING = """() => {
+  for (const view of document.querySelectorAll(".view")) view.classList.remove("unchosen");
+  const overlapping = [];
+  for (const svg of document.querySelectorAll("svg")) {
+    const texts = [...svg.querySelectorAll(".tick, .label, .legend text")];
+    const boxes = texts.map((text) => text.getBoundingClientRect());
+    boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b, j) => {
+      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (wide > 0 && high > 2) {  // a line's box is higher than its letters
+        overlapping.push(`${texts[i].textContent} and ${texts[i + 1 + j].textContent}`);
+      }
+    }));
+  }
+  return overlapping;
+}"""
+
+
+def test_ticks_labels_and_legends_keep_apart(browser: Browser, report: Path, hard: Path) -> None:
+    opened = browser.new_page()
+    for path in (report, hard):
+        opened.goto(path.as_uri())
+        assert opened.evaluate(OVERLAPPING) == []
+    opened.close()
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 def test_no_text_leaves_its_picture(browser: Browser, report: Path, hard: Path, width: int) -> None:
     opened = browser.new_page(viewport={"width": width, "height": 800})

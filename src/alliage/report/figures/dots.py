@@ -9,7 +9,6 @@ from markupsafe import Markup
 
 from alliage.report.figures.marks import legend_of_roles, mark
 from alliage.report.figures.svg import (
-    TICK_SIZE,
     WIDTH,
     centred,
     element,
@@ -18,7 +17,7 @@ from alliage.report.figures.svg import (
     scale,
     shorten,
     text_width,
-    tick_labels,
+    ticks_below,
 )  # fmt: skip
 from alliage.report.scores import sorted_roles
 
@@ -53,12 +52,12 @@ def dot_chart(
     x = scale([*values, 0.0] if zero else values, left + 6, WIDTH - 10)
     roles = sorted_roles(dot.role for _, dots in rows for dot in dots)
     parts: list[str] = [legend_of_roles(roles, 2, 14)]
-    for value, text in zip(x.ticks, tick_labels(x.ticks), strict=True):
-        parts += [
-            element("line", class_="axis" if zero and value == 0 else "grid", x1=x(value),
-                    x2=x(value), y1=top, y2=bottom),
-            centred(text, x(value), bottom + 16, size=TICK_SIZE, class_="tick"),
-        ]  # fmt: skip
+    parts += [
+        element("line", class_="axis" if zero and value == 0 else "grid", x1=x(value),
+                x2=x(value), y1=top, y2=bottom)
+        for value in x.ticks
+    ]  # fmt: skip
+    parts.append(ticks_below(x, bottom))
     for index, (name, (_, dots)) in enumerate(zip(names, rows, strict=True)):
         y = top + (index + 0.5) * _ROW
         parts.append(element("text", name, x=left - 6, y=y + 4, text_anchor="end"))

@@ -17,7 +17,7 @@ from alliage.report.words import metric_label, metric_name, number
 
 _VALUE_SIZE = 10.0  # px
 MODEL_LIMIT = 48  # models on a side: more would be neither readable nor small
-_TREE, _BAR, _BAR_WIDTH = 54.0, 44.0, 220.0
+_TREE, _BAR, _BAR_WIDTH = 54.0, 32.0, 220.0
 
 
 def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
@@ -68,7 +68,7 @@ def _draw(matrix: Matrix) -> Panel:
         tree = dendrogram(matrix)
         matrix = matrix.select(hierarchy.leaves_list(tree).tolist())
     n = len(matrix.names)
-    names = [shorten(name, 136) for name in matrix.names]
+    names = [shorten(name, 150) for name in matrix.names]
     longest = max(map(text_width, names))
     room = longest + 10
     cell = min(44.0, max(13.0, (WIDTH - room - 4) / n))
@@ -76,7 +76,7 @@ def _draw(matrix: Matrix) -> Panel:
     side = cell * n
     # Leaning labels need more room between columns than upright ones, but less below.
     lean = 45 if cell >= 18 else 90
-    bottom = top + side + longest * math.sin(math.radians(lean)) + 24
+    bottom = top + side + longest * math.sin(math.radians(lean)) + 38
     width = max(WIDTH, left + side + 4)
     parts = [_cells(matrix, left, top, cell)]
     if tree is not None:
@@ -153,8 +153,7 @@ def _colour_bar(matrix: Matrix, left: float, top: float) -> Markup:
     parts += [
         element("text", number(low), class_="tick", x=left, y=top + 24),
         element("text", number(high), class_="tick", x=left + width, y=top + 24, text_anchor="end"),
-        element("text", metric_label(matrix.metric), class_="label", x=left + width / 2, y=top + 24,
-                text_anchor="middle"),
+        element("text", metric_label(matrix.metric), class_="label", x=left, y=top - 6),
     ]  # fmt: skip
     return group(parts)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -135,16 +136,28 @@ def centred(text: str, x: float, y: float, *, size: float = FONT_SIZE, class_: s
     return element("text", shown, class_=class_, x=middle, y=y, text_anchor="middle")
 
 
+def ticks_below(x: Scale, bottom: float) -> Markup:
+    """The ticks' texts of a horizontal axis, as many as keep apart."""
+    texts = tick_labels(x.ticks)
+    widest = max(text_width(text, TICK_SIZE) for text in texts) + 6
+    apart = min((x(b) - x(a) for a, b in pairwise(x.ticks)), default=widest)
+    shown = slice(None, None, math.ceil(widest / apart))
+    return group(
+        centred(text, x(value), bottom + 16, size=TICK_SIZE, class_="tick")
+        for value, text in zip(x.ticks[shown], texts[shown], strict=True)
+    )
+
+
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, *, grid: bool = True) -> Markup:
     """Bottom and left axis with ticks, labels and a light grid, in a picture of one column."""
     left, right, bottom, top = x.start, x.stop, y.start, y.stop
     parts: list[str] = []
-    for value, text in zip(x.ticks, tick_labels(x.ticks), strict=True):
-        if grid:
-            parts.append(
-                element("line", class_="grid", x1=x(value), x2=x(value), y1=bottom, y2=top)
-            )
-        parts.append(centred(text, x(value), bottom + 16, size=TICK_SIZE, class_="tick"))
+    if grid:
+        parts += [
+            element("line", class_="grid", x1=x(value), x2=x(value), y1=bottom, y2=top)
+            for value in x.ticks
+        ]
+    parts.append(ticks_below(x, bottom))
     for value, text in zip(y.ticks, tick_labels(y.ticks), strict=True):
         if grid:
             parts.append(
