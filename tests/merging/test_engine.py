@@ -185,6 +185,17 @@ def test_averaged_factors_make_an_adapter_that_peft_loads(family, tmp_path):
     assert any("lora_A" in name for name, _ in loaded.named_parameters())
 
 
+def test_a_merged_adapter_finds_its_base_from_any_folder(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(family)
+    chosen = parse_recipe(
+        {"method": "factor_average", "base": "base", "models": [f"{name}-lora" for name in MODELS]}
+    )
+    run(plan(chosen), tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    with alliage.open("out") as merged:
+        assert merged.base.path == family / "base"
+
+
 def test_integer_buffers_pass_through(family, tensors, tmp_path):
     for name in ("base", "sentiment"):
         shutil.copytree(family / name, tmp_path / name)

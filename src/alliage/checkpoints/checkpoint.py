@@ -92,6 +92,11 @@ class Checkpoint:
             return self.ref
         return path.resolve().name.removesuffix(".safetensors").removesuffix(".bin")
 
+    @property
+    def location(self) -> str:
+        """What finds it from any folder: its absolute path, or the hub id as the user wrote it."""
+        return str(self.path.resolve()) if Path(self.ref).exists() else self.ref
+
     def specs(self) -> Mapping[str, TensorSpec]:
         """Every tensor's name, shape, type and place, in the order of the names."""
         return MappingProxyType(self._specs)

@@ -88,7 +88,7 @@ def _write_settings(plan: Plan, folder: OutputFolder) -> None:
         settings = dict(first.adapter.adapter.raw)
         # The heads stay apart; PEFT expects one in an adapter that names its type of task.
         apart = {"modules_to_save": None, "task_type": None}
-        settings |= {"base_model_name_or_path": plan.base.ref, **apart}
+        settings |= {"base_model_name_or_path": plan.base.location, **apart}
         folder.add_json(ADAPTER_CONFIG, settings)
         return
     if plan.base.config is None:

@@ -254,8 +254,7 @@ def _save(
     folder: OutputFolder,
 ) -> None:
     if recipe.method == "lora":
-        location = base.ref if not Path(base.ref).exists() else str(base.path.resolve())
-        model.peft_config["default"].base_model_name_or_path = location
+        model.peft_config["default"].base_model_name_or_path = base.location
     model.save_pretrained(folder.staging)
     if recipe.method == "lora":
         _order_lists(folder)
