@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from alliage.cli import main
+from alliage.data import load_task
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 # The share of the most frequent label in each validation split, by the data's own description.
-MAJORITY = {"sst2": 444 / 872, "subj": 541 / 1000, "trec": 135 / 498}
+MAJORITY = {"subj": 541 / 1000, "trec": 135 / 498, "ag_news": 157 / 600}
 MERGED = ("average", "task_arithmetic", "ties", "factor_average")
 LIMIT = 200
 
@@ -55,7 +56,7 @@ def home(minilm, data_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         settings = (
-            f"model: base\nepochs: 1\nbatch_size: 16\nmax_length: 48\ntrain_limit: {LIMIT}\n"
+            f"model: base\nepochs: 1\nbatch_size: 8\nmax_length: 48\ntrain_limit: {LIMIT}\n"
             "warmup: 0.1\nhead_epochs: 3\nhead_learning_rate: 1.0e-2\nlearning_rate: 1.0e-3\n"
         )
         for task in MAJORITY:
@@ -89,31 +90,36 @@ def test_adapters_are_compared(home):
 
 
 @pytest.mark.parametrize("method", [*MERGED, "shallow"])
-def test_what_was_made_is_as_recorded_and_answers_in_transformers(home, method):
+def test_what_was_made_is_as_recorded_and_answers_the_same_in_transformers(home, method):
     from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     alliage(f"verify {method}")
-    layers = 4 if method == "shallow" else 6
-    texts = ["a gorgeous , witty , seductive movie .", "a dull , lifeless and tedious film ."]
-    for task, n_labels in {"sst2": 2, "trec": 6}.items():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            home / method, num_labels=n_labels, output_loading_info=True
-        )
-        assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
-        assert not info["unexpected_keys"]
-        assert model.config.num_hidden_layers == layers
-        head = load_file(home / method / "heads" / task / "head.safetensors")
-        with torch.no_grad():
-            for name, tensor in head.items():
-                owner = model.classifier.weight if "weight" in name else model.classifier.bias
-                owner.copy_(tensor)
-            given = AutoTokenizer.from_pretrained(home / method)(
-                texts, padding=True, return_tensors="pt"
-            )
-            shares = model.eval()(**given).logits.softmax(dim=-1)
-        assert shares.shape == (2, n_labels)
-        assert shares.isfinite().all()
+    head = home / method / "heads" / "trec"
+    labels = json.loads((head / "head.json").read_text())["labels"]
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        home / method, num_labels=len(labels), output_loading_info=True
+    )
+    fresh = {"classifier.weight", "classifier.bias"}
+    # Of an adapter transformers tells what the adapter lacks, not its base.
+    assert set(info["missing_keys"]) == (set() if method == "factor_average" else fresh)
+    assert not info["unexpected_keys"]
+    assert model.config.num_hidden_layers == (4 if method == "shallow" else 6)
+    given = load_file(head / "head.safetensors")
+    assert set(given) == fresh
+    model.load_state_dict(given, strict=False)
+    examples = load_task(home / "data" / "trec").splits["validation"]
+    tokenizer = AutoTokenizer.from_pretrained(home / method)
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(examples), 64):
+            batch = examples[start : start + 64]
+            texts = [example.inputs[0] for example in batch]
+            given = tokenizer(texts, padding=True, return_tensors="pt")
+            predicted = model.eval()(**given).logits.argmax(dim=-1)
+            right += int((predicted == torch.tensor([e.label for e in batch])).sum())
+    found = accuracies(f"evaluate {method} --task data/trec")
+    assert found[method, "trec"] == right / len(examples)
 
 
 def test_merged_and_pruned_models_are_judged_on_every_task(home):
