@@ -24,7 +24,10 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(Problem(str(path), f"cannot be read: {error}.")) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(Problem(str(path), f"is not valid YAML: {error}.")) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(path)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(Problem(where, f"is not valid YAML: {reason}.")) from None
 
 
 def parse(content: Any, model: type[_Model], where: str) -> _Model:

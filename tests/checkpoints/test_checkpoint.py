@@ -172,6 +172,9 @@ def test_adapter_settings(family):
         ({"bias": "all"}, "biases trained beside"),
         ({"peft_type": "LOHA"}, "LOHA; supported: LORA, IA3"),
         ({"r": 0}, "r must be a positive integer"),
+        ({"rank_pattern": [1]}, "expected module names with numbers"),
+        ({"alpha_pattern": {"(": 2}}, "is no regular expression"),
+        ({"rank_pattern": {"query": "8"}}, "expected a number"),
     ],
 )
 def test_adapters_that_are_not_plain_are_refused_by_name(family, tmp_path, change, message):

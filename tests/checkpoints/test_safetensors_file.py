@@ -103,7 +103,7 @@ def test_damaged_headers(tmp_path, content, message):
         ({"t": entry(0, 4, shape=[2])}, "takes 8 bytes"),
         ({"t": entry(0, 4), "u": entry(0, 4)}, "overlap"),
         ({"t": entry(0, 4), "u": entry(8, 12)}, "4 unclaimed bytes"),
-        ({"t": entry(0, 16)}, "ends at byte 16 of the data, the file has 12"),
+        ({"t": entry(0, 16)}, "holds 12 of 16 bytes of data; 1 tensors are cut off, the first t"),
         ({"t": entry(0, 4)}, "8 bytes after the last tensor"),
         ({"__metadata__": [1], "t": entry(0, 12)}, "__metadata__"),
     ],

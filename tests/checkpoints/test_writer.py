@@ -106,7 +106,7 @@ def test_provenance_notices_every_change(tmp_path, family):
         folder.add_text("w.txt", "weights")
         record = provenance.describe(
             "test", {"a": 1}, [provenance.describe_input("base", base)],
-            folder.staging, [folder.staging / "w.txt"],
+            folder.staging,
         )  # fmt: skip
         folder.add_json(provenance.FILE, record)
     out = tmp_path / "out"

@@ -28,6 +28,12 @@ def test_options_instead_of_a_recipe(alliage, workspace):
     assert done.stderr == ""
 
 
+def test_a_list_for_each_model_may_be_yaml(alliage):
+    line = "merge --method average sentiment topics --set weight=[0.5,0.25] --dry-run --json"
+    done = alliage(line)
+    assert json.loads(done.stdout)["plan"]["arguments"] == {"weight": [0.5, 0.25]}
+
+
 def test_the_plan_alone_writes_nothing(alliage, workspace):
     before = sorted(workspace.iterdir())
     done = alliage("merge merge.yml --dry-run")
@@ -42,7 +48,7 @@ def test_a_plan_with_problems_shows_them_all(alliage, workspace):
         "method: ties\nbase: base\nmodels: [sentiment-data, nowhere]\n"
     )
     done = alliage("merge merge.yml --dry-run --json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(json.loads(done.stdout)["plan"]["problems"]) == 2
     assert "no weights in it" in done.stderr
     assert "nowhere" in done.stderr
@@ -57,6 +63,7 @@ def test_usage_errors_exit_with_2(alliage):
         ("merge --method ties --base base sentiment -o out --set densty=1", "'density'"),
         ("merge --method ties --base base sentiment -o out --set density", "expected KEY=VALUE"),
         ("merge --method ties --base base sentiment -o out --set weight=1,2", "2 values for 1"),
+        ("merge --method ties --base base sentiment -o out --set density={", "expected KEY=VALUE"),
         ("merge --method ties sentiment -o out", "common base"),
         ("merge merge.yml -o base", "exists already"),
         ("merge merge.yml -o out --memory lots", "is no size"),
@@ -77,6 +84,10 @@ def test_verify_says_no_with_3(alliage, workspace):
     assert done.returncode == 3
     assert "input sentiment changed" in done.stderr
     assert alliage("verify base").returncode == 2
+    (workspace / "merged" / "config.json").write_text("{}")
+    assert "config.json: the output changed" in alliage("verify merged").stderr
+    (workspace / "merged" / "alliage.json").write_text('{"outputs": []}')
+    assert alliage("verify merged").returncode == 3
 
 
 def test_a_merge_that_is_told_to_stop_leaves_nothing(tmp_path):

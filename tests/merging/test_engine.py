@@ -56,7 +56,9 @@ def test_blocks_with_cancelling_votes_are_redone_where_the_guess_was_wrong(tmp_p
         (tmp_path / name).mkdir()
         save_file({"layers.0.weight": tensor}, tmp_path / name / "model.safetensors")
     models = [str(tmp_path / "a"), str(tmp_path / "b")]
-    made = plan(recipe(tmp_path, models=models), memory=1, threads=2)
+    chosen = recipe(tmp_path, models=models)
+    least = plan(chosen, threads=2).least_memory
+    made = plan(chosen, memory=least, threads=2)
     record = run(made, tmp_path / "out")
     expected = reference(torch.stack([t.flatten() for t in tuned]), 0.2)
     merged = load_file(tmp_path / "out" / "model.safetensors")["layers.0.weight"]
@@ -125,8 +127,12 @@ def test_same_bytes_whatever_the_threads_memory_and_shards(family, tmp_path):
     mixed = [*(str(family / name) for name in MODELS), *lora]
     chosen = recipe(family, models=mixed, parameters={"density": 0.3})
     run(plan(chosen), tmp_path / "one")
-    run(plan(chosen, threads=3, memory=10_000), tmp_path / "three")
-    assert plan(chosen, memory=10_000).block < plan(chosen).block
+    least = plan(chosen, threads=3).least_memory
+    tight = plan(chosen, threads=3, memory=least)
+    assert tight.block < plan(chosen).block
+    assert tight.working_memory == least
+    run(tight, tmp_path / "three")
+    assert "Give at least" in str(plan(chosen, threads=3, memory=least - 1).problems[0])
     model = BertForSequenceClassification.from_pretrained(family / "sentiment")
     model.save_pretrained(tmp_path / "sentiment", max_shard_size="8KB")
     again = [str(tmp_path / "sentiment"), *mixed[1:]]
@@ -278,6 +284,42 @@ def test_nan_in_the_base_is_the_bases_fault(family, tmp_path):
     )
 
 
+def test_flaws_in_what_is_only_copied_or_converted(family, tmp_path):
+    """An adapter leaves most of the base as it is; that part is looked at too."""
+    shutil.copytree(family / "base", tmp_path / "base")
+    tensors = load_file(family / "base" / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"][1, 1] = 1e6
+    save_file(tensors, tmp_path / "base" / "model.safetensors")
+    base, lora = str(tmp_path / "base"), [str(family / "sentiment-lora")]
+    chosen = parse_recipe({"method": "ties", "base": base, "models": lora, "dtype": "float16"})
+    with pytest.raises(AlliageError, match=r"word_embeddings\.weight: some merged values"):
+        run(plan(chosen), tmp_path / "out")
+    tensors["embeddings.word_embeddings.weight"][1, 1] = float("nan")
+    save_file(tensors, tmp_path / "base" / "model.safetensors")
+    chosen = parse_recipe({"method": "ties", "base": base, "models": lora})
+    with pytest.raises(AlliageError, match=r"word_embeddings\.weight: holds NaN"):
+        run(plan(chosen), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+
+
+def test_a_missing_base_does_not_hide_missing_models(family, tmp_path):
+    content = {"method": "ties", "base": "./no-base", "models": ["./no-model"]}
+    made = plan(parse_recipe(content), out=family / "base")
+    assert [problem.where for problem in made.problems] == [
+        str(family / "base"), "./no-base", "./no-model",
+    ]  # fmt: skip
+    with pytest.raises(UsageError):
+        run(made, tmp_path / "out")
+
+
+def test_a_base_without_configuration_is_noted(family, tmp_path):
+    (tmp_path / "base").mkdir()
+    shutil.copy(family / "base" / "model.safetensors", tmp_path / "base")
+    made = plan(recipe(family).model_copy(update={"base": str(tmp_path / "base")}))
+    assert made.problems == []
+    assert "no config.json" in made.notes[0]
+
+
 def test_values_that_do_not_fit_the_output_type(family, tmp_path):
     chosen = recipe(family, "task_arithmetic", parameters={"scale": 1e30}, dtype="float16")
     with pytest.raises(AlliageError, match="no finite F16"):
@@ -295,7 +337,7 @@ def test_all_misfits_of_all_models_at_once(family, tmp_path):
     made = plan(recipe(family, models=models))
     messages = "\n".join(map(str, made.problems))
     assert "expected the base's shape" in messages
-    assert "ends at byte" in messages
+    assert "tensors are cut off, the first" in messages
     assert "nowhere: does not exist" in messages
     with pytest.raises(AlliageError):
         run(made, tmp_path / "out")
@@ -350,7 +392,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
                 for i in range(layers)
             }
             save_file(tensors, tmp_path / label / name / "model.safetensors")
-        peaks[label] = measure(tmp_path / label, memory=32 * 2**20)["peak"]
+        peaks[label] = measure(tmp_path / label, memory=64 * 2**20)["peak"]
     one_large_model = 20 * 2**20 * 4
-    assert peaks["large"] < one_large_model
+    assert peaks["large"] < one_large_model + 16 * 2**20
     assert peaks["large"] < 1.5 * peaks["small"] + 16 * 2**20

@@ -133,6 +133,8 @@ def parse_settings(raw: Mapping[str, Any], where: str) -> AdapterSettings:
         problems.append(Problem(where, f"r must be a positive integer, found {rank!r}."))
     if kind == "LORA" and not isinstance(alpha, int | float):
         problems.append(Problem(where, f"lora_alpha must be a number, found {alpha!r}."))
+    for key in ("rank_pattern", "alpha_pattern"):
+        problems += _pattern_problems(raw.get(key) or {}, f"{where}: {key}")
     if problems:
         raise AlliageError(problems)
     return AdapterSettings(
@@ -163,6 +165,8 @@ def group_tensors(
     embeddings: set[str] = set()
     saved: dict[str, str] = {}
     for name in names:
+        if ".base_layer." in name:  # PEFT's copy of an adapted embedding, unchanged
+            continue
         bare = name.removeprefix(_PREFIX)
         for ending, part in _LORA_PARTS.items():
             if bare.endswith(ending):
@@ -195,6 +199,20 @@ def group_tensors(
         for module, found in parts.items()
     }
     return modules, saved
+
+
+def _pattern_problems(pattern: Any, where: str) -> list[Problem]:
+    if not isinstance(pattern, Mapping):
+        return [Problem(where, f"expected module names with numbers, found {pattern!r}.")]
+    problems = []
+    for key, value in pattern.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            problems.append(Problem(where, f"{key!r} has the value {value!r}; expected a number."))
+        try:
+            re.compile(key)
+        except re.error as error:
+            problems.append(Problem(where, f"{key!r} is no regular expression: {error}."))
+    return problems
 
 
 def _by_pattern(pattern: Mapping[str, Any], module: str, default: Any) -> Any:

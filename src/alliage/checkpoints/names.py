@@ -105,6 +105,15 @@ def is_task_head(name: str) -> bool:
     return is_head(name) and _SHARED_HEAD.search(name) is None
 
 
+_CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
+_CONV1D = re.compile(r"\.(c_attn|q_attn|c_proj|c_fc)\.weight$")
+
+
+def is_conv1d(model_type: str | None, name: str) -> bool:
+    """Whether a weight is stored as [in, out], as transformers' Conv1D does, not as [out, in]."""
+    return model_type in _CONV1D_MODELS and _CONV1D.search(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """Which of a tuned model's tensors stands for which of the base's.

@@ -14,7 +14,7 @@ from typing import Any
 import alliage
 from alliage.checkpoints.checkpoint import Checkpoint
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG, read_json
-from alliage.errors import Problem, UsageError
+from alliage.errors import CheckFailed, Problem, UsageError
 
 FILE = "alliage.json"
 _VERSIONS = ("torch", "numpy", "transformers", "peft")
@@ -48,7 +48,6 @@ def describe(
     recipe: Mapping[str, Any],
     inputs: Iterable[Mapping[str, Any]],
     folder: Path,
-    outputs: Iterable[Path],
     **more: Any,
 ) -> dict[str, Any]:
     """The content of alliage.json: what was run, on which bytes, by which versions.
@@ -57,8 +56,7 @@ def describe(
         command: the command that made the output.
         recipe: its settings, as plain values.
         inputs: what `describe_input` returned of each.
-        folder: the output's folder.
-        outputs: files in it whose bytes are to be vouched for.
+        folder: the output's folder; the bytes of every file in it by now are vouched for.
         more: further facts about the output, such as its task.
 
     No time of day is in it, so the same run on the same inputs writes the same file.
@@ -74,7 +72,7 @@ def describe(
         "recipe": dict(recipe),
         "recipe_sha256": _digest_of(recipe),
         "inputs": list(inputs),
-        "outputs": _digests(outputs, folder),
+        "outputs": _digests((f for f in folder.rglob("*") if f.is_file()), folder),
         "versions": versions,
         **more,
     }
@@ -94,21 +92,27 @@ def verify(folder: Path) -> tuple[int, list[Problem]]:
 
     Raises:
         UsageError: the folder holds no alliage.json.
+        CheckFailed: alliage.json itself is not what Alliage writes.
     """
     record = read(folder)
-    if record is None or not isinstance(record.get("outputs"), list):
+    if record is None:
         raise UsageError(
             Problem(str(folder), f"no {FILE} in it.", "Only what Alliage wrote can be verified.")
         )
-    wanted = [(folder / entry["file"], entry, "the output") for entry in record["outputs"]]
-    for source in record["inputs"]:
-        home = Path(source["path"])
-        home = home if home.is_dir() else home.parent
-        wanted += [
-            (home / entry["file"], entry, f"input {source['role']}") for entry in source["files"]
-        ]
+    try:
+        wanted = [(folder / entry["file"], entry, "the output") for entry in record["outputs"]]
+        for source in record["inputs"]:
+            home = Path(source["path"])
+            home = home if home.is_dir() else home.parent
+            role = f"input {source['role']}"
+            wanted += [(home / entry["file"], entry, role) for entry in source["files"]]
+        recipe = record["recipe"]
+    except (KeyError, TypeError) as error:
+        raise CheckFailed(
+            Problem(str(folder / FILE), f"is no record that Alliage wrote: {error!r}.")
+        ) from None
     problems = []
-    if _digest_of(record["recipe"]) != record.get("recipe_sha256"):
+    if _digest_of(recipe) != record.get("recipe_sha256"):
         problems.append(
             Problem(str(folder / FILE), "the recipe was edited: its SHA-256 does not match.")
         )

@@ -14,7 +14,8 @@ from alliage.errors import AlliageError, Problem, UsageError, nearest
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
-_HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]  # where there is nothing better
 # Read in this order of preference: never a pickle where safetensors lie beside it.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -151,7 +152,10 @@ def _from_hub(repo: str, revision: str | None, path: Path) -> Path:
     fix = _neighbours(path)
     download: Callable[..., str] = snapshot_download
     try:
-        return Path(download(repo, revision=revision, allow_patterns=_HUB_FILES))
+        path = Path(download(repo, revision=revision, allow_patterns=_HUB_FILES))
+        if not any(path.glob("*.safetensors")):
+            download(repo, revision=revision, allow_patterns=_HUB_PICKLES)
+        return path
     except RepositoryNotFoundError:
         what = "is neither a local path nor a model on the hub that you may read."
     except RevisionNotFoundError:

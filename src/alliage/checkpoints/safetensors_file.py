@@ -135,6 +135,11 @@ def _range_errors(
     Where some entries were refused (`complete` is false), holes are theirs and are not reported.
     """
     problems, position = [], 0
+    cut_off = [name for _, end, name in sorted(ranges) if end > data_size]
+    if cut_off:
+        needed = max(end for _, end, _ in ranges)
+        what = f"holds {data_size} of {needed} bytes of data; {len(cut_off)} tensors are cut off, "
+        problems.append(Problem(str(path), f"{what}the first {cut_off[0]}.", _DAMAGED))
     for begin, end, name in sorted(ranges):
         if begin < position:
             problems.append(
@@ -143,14 +148,6 @@ def _range_errors(
         elif begin > position and complete:
             problems.append(
                 Problem(f"{path}: {name}", f"{begin - position} unclaimed bytes before it.")
-            )
-        if end > data_size:
-            problems.append(
-                Problem(
-                    f"{path}: {name}",
-                    f"ends at byte {end} of the data, the file has {data_size}.",
-                    _DAMAGED,
-                )
             )
         position = max(position, end)
     if complete and not problems and position < data_size:

@@ -94,7 +94,7 @@ def refuse_existing(out: Path) -> None:
     Raises:
         UsageError: with what to do.
     """
-    if out.exists():
+    if os.path.lexists(out):  # a dangling link too
         raise UsageError(
             Problem(str(out), "exists already.", "Choose another output or remove it first.")
         )

@@ -76,5 +76,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        console.note(f"alliage: {where}{error.strerror}.")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

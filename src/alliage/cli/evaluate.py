@@ -49,8 +49,11 @@ def evaluate(
     from alliage.data import load_task
     from alliage.evaluation import Misfit
     from alliage.evaluation import evaluate as score
+    from alliage.studies.results import check_folder
 
     console.check_device(device)
+    if out is not None:
+        check_folder(out)
     loaded = [load_task(task) for task in tasks]
     found: list[Scores] = []
     misfits: list[Problem] = []

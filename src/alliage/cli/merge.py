@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alliage.cli import console
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from alliage.merging import MergeRecipe, Plan
@@ -53,15 +53,16 @@ def merge(
     console.check_device(device)
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
-    made = plan(recipe, memory=budget, threads=threads)
+    made = plan(recipe, out=out, memory=budget, threads=threads)
+    for line in made.notes:
+        console.note(f"note: {line}", quiet=quiet)
     document: dict[str, Any] = {"plan": made.to_dict()}
     if dry_run:
         if json:
             console.print_json(document)
         else:
             _print_plan(made)
-        if made.problems:
-            raise AlliageError(made.problems)
+        made.raise_problems()
         return
     with console.progress(quiet) as show:
         record = run(made, str(out), device=device, on_event=show)
@@ -116,8 +117,14 @@ def _parse(settings: list[str], models: list[str]) -> dict[str, Any]:
     problems = []
     for setting in settings:
         key, equals, text = setting.partition("=")
-        values = [yaml.safe_load(part) for part in text.split(",")]
-        if not equals or not text:
+        try:
+            value = yaml.safe_load(text)
+            if isinstance(value, str) and "," in value:
+                value = [yaml.safe_load(part) for part in text.split(",")]
+        except yaml.YAMLError:
+            value = None
+        values = value if isinstance(value, list) else [value]
+        if not equals or value is None:
             problems.append(Problem(f"--set {setting}", "expected KEY=VALUE."))
         elif len(values) == 1:
             parameters[key] = values[0]
@@ -146,6 +153,7 @@ def _print_plan(made: Plan) -> None:
         "converted": f"{plan['tensors_converted']} tensors" if plan["tensors_converted"] else None,
         "copied": f"{plan['tensors_copied']} tensors" if plan["tensors_copied"] else None,
         "counted once": ", ".join(plan["tied"]) or None,
+        "heads dropped": ", ".join(plan["heads_dropped"]) or None,
         "heads left apart": ", ".join(plan["heads_left_apart"]) or None,
         "read": console.size(plan["bytes_to_read"]),
         "write": f"{console.size(plan['bytes_to_write'])} in {len(plan['output_files'])} file(s)",

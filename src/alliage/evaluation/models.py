@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.labels import config_labels, named
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import read_json
 from alliage.data import Kind, Task
@@ -19,8 +19,6 @@ from alliage.data.encoding import Encoder, encoder_for
 from alliage.errors import AlliageError, Problem, nearest
 from alliage.evaluation.quiet import quiet_transformers
 from alliage.merging.heads import FOLDER as HEADS
-
-_UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels without names
 
 
 class Misfit(AlliageError):
@@ -167,13 +165,6 @@ def auto_class(kind: Kind) -> Any:
     }[kind]
 
 
-def config_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Label names in config.json, in order; nothing where there are none."""
-    by_number = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
-    labels = tuple(by_number[key] for key in sorted(by_number))
-    return None if all(map(_UNNAMED.fullmatch, labels)) else labels
-
-
 def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Head:
     heads = _heads_beside(checkpoint)
     if wanted is not None and wanted not in heads:
@@ -185,10 +176,9 @@ def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Hea
     )
     if chosen is not None:
         labels = heads[chosen].get("labels")
-        named = tuple(labels) if labels and not all(map(_UNNAMED.fullmatch, labels)) else None
         return _Head(
             checkpoint.path / HEADS / chosen / "head.safetensors",
-            named,
+            named(labels),
             len(labels) if labels else int(heads[chosen]["num_labels"]),
         )
     own = _own_head(checkpoint)
@@ -216,7 +206,7 @@ def _own_head(checkpoint: Checkpoint) -> _Head | None:
         return None
     record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
     recorded = record.get("labels")
-    labels = tuple(recorded) if recorded else config_labels(checkpoint.config or {})
+    labels = tuple(recorded) if recorded else config_labels(checkpoint.config)
     # The last layer of a head comes last by name too: dense < out_proj.
     if checkpoint.adapter is None:
         return _Head("body", labels, checkpoint.specs()[stored[-1]].shape[0])

@@ -70,4 +70,5 @@ def merge(
     )
     content = {"method": method, "base": base and str(base), "models": entries}
     recipe = parse_recipe(content | {"parameters": parameters, "dtype": dtype})
-    return run(plan(recipe, threads=threads or cpu_count() or 1), out, device=device)
+    made = plan(recipe, out=out, threads=threads or cpu_count() or 1)
+    return run(made, out, device=device)

@@ -20,15 +20,13 @@ from torch import Tensor
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
-from alliage.merging.planning import MergedTensor, Plan
+from alliage.merging.planning import SAMPLE_SLICES, SLICE, MergedTensor, Plan
 from alliage.merging.ties_check import check_ties
 from alliage.threads import one_torch_thread
 from alliage.vectors import TaskVector
 
 OnEvent = Callable[[str, int, int], None]
 Item = TypeVar("Item")
-
-_SAMPLE_SLICES, _SLICE = 4096, 256  # what a first pass is shown of the whole vector
 
 
 class Block(NamedTuple):
@@ -116,6 +114,7 @@ class _BlockMerge:
             self.write(block, base, function(tensors, **settled), again=True)
 
         self._each("merging, again", doubtful, redo)
+        self._raise_flaws()
         return len(doubtful)
 
     def copy(self) -> None:
@@ -124,9 +123,17 @@ class _BlockMerge:
         assert base is not None
         for block in _cut(self.plan.converted, self.plan.block):
             values = base.read(block.tensor.name, block.start, block.stop).float()
+            self._check(values, block.tensor.spec.file, block.tensor.name)
             self.write(block, values, None)
         for name in self.plan.copied:
-            self.writer.copy(name, base, base.ties.get(name, name))
+            source = base.ties.get(name, name)
+            spec = base.specs()[source]
+            for start in range(0, spec.numel, self.plan.block):
+                raw = base.read(source, start, min(start + self.plan.block, spec.numel))
+                if spec.is_weight:
+                    self._check(raw.float(), spec.file, source)
+                self.writer.write(name, start, raw.view(torch.uint8).numpy().data.cast("B"))
+        self._raise_flaws()
 
     def read(self, block: Block) -> tuple[Tensor, Tensor]:
         """The base's elements [m] and what the method works on [n, m], float32."""
@@ -233,10 +240,10 @@ def _cut(tensors: Iterable[MergedTensor], size: int) -> Iterator[Block]:
 def _spread(tensors: Sequence[MergedTensor], numel: int) -> Iterator[Block]:
     """Short slices at even distances over the whole vector; all of it where it is small."""
     ends = list(accumulate(tensor.spec.numel for tensor in tensors))
-    count = min(_SAMPLE_SLICES, -(-numel // _SLICE))
+    count = min(SAMPLE_SLICES, -(-numel // SLICE))
     for number in range(count):
         place = number * numel // count
         index = bisect.bisect_right(ends, place)
         start = place - (ends[index - 1] if index else 0)
-        stop = min(start + _SLICE, tensors[index].spec.numel)
+        stop = min(start + SLICE, tensors[index].spec.numel)
         yield Block(tensors[index], start, stop)

@@ -12,7 +12,6 @@ from alliage.checkpoints import provenance
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, refuse_existing
-from alliage.errors import AlliageError
 from alliage.merging.blocks import merge_blocks
 from alliage.merging.factors import merge_factors
 from alliage.merging.heads import write_heads
@@ -58,8 +57,7 @@ def run(
         UsageError: `out` exists.
         AlliageError: the plan has problems, or the inputs hold NaN or infinity: all of them.
     """
-    if plan.problems:
-        raise AlliageError(plan.problems)
+    plan.raise_problems()
     refuse_existing(Path(out))
     started = time.perf_counter()
     assert plan.base is not None
@@ -124,9 +122,8 @@ def _write_provenance(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None
     for done, (role, checkpoint) in enumerate(sources, start=1):
         described.append(provenance.describe_input(role, checkpoint))
         notify("hashing inputs", done, len(sources))
-    weights = sorted(folder.staging.rglob("*.safetensors"))
     record: dict[str, Any] = provenance.describe(
-        "merge", recipe, described, folder.staging, weights, method=plan.method.name
+        "merge", recipe, described, folder.staging, method=plan.method.name
     )
     folder.add_json(provenance.FILE, record)
     names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)

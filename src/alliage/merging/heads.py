@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.merging.planning import Plan
 from alliage.vectors import TaskVector
@@ -28,7 +29,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         if not names:
             continue
         source = vector.tuned if isinstance(vector, TaskVector) else vector.adapter
-        home = folder.staging / FOLDER / vector.name
+        home = folder.staging / FOLDER / _folder_name(vector.name)
         home.mkdir(parents=True)
         bare = {_in_model(source, name): name for name in names}
         specs = source.specs()
@@ -41,7 +42,13 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
                 writer.copy(name, source, stored)
         # The last layer of a head comes last by name too: dense < out_proj.
         outputs = specs[bare[max(bare)]].shape[0]
-        folder.add_json(f"{FOLDER}/{vector.name}/head.json", _describe(source, outputs))
+        described = _describe(source, outputs)
+        folder.add_json(f"{FOLDER}/{_folder_name(vector.name)}/head.json", described)
+
+
+def _folder_name(model: str) -> str:
+    """A model's name as one folder: "org/name" as the hub's cache writes it."""
+    return model.replace("/", "--")
 
 
 def _in_model(source: Checkpoint, stored: str) -> str:
@@ -53,15 +60,12 @@ def _describe(source: Checkpoint, outputs: int) -> dict[str, Any]:
     """What a head decides: from alliage.json of a model that Alliage tuned, else from config."""
     record = (provenance.read(source.folder) if source.folder is not None else None) or {}
     config = source.config or {}
-    labels = record.get("labels")
-    if labels is None and isinstance(config.get("id2label"), dict):
-        by_number = {int(key): label for key, label in config["id2label"].items()}
-        labels = [by_number[key] for key in sorted(by_number)]
+    labels = record.get("labels") or config_labels(config)
     architecture = (config.get("architectures") or [""])[0]
     kind = next((kind for end, kind in _KINDS.items() if architecture.endswith(end)), None)
     return {
         "task": record.get("task"),
         "kind": record.get("kind", kind),
-        "labels": labels,
+        "labels": list(labels) if labels else None,
         "num_labels": len(labels) if labels else outputs,
     }

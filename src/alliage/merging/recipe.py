@@ -21,7 +21,11 @@ class ModelEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="Folder, weight file, hub id or adapter folder.")
-    name: str | None = Field(None, description="Short name; the folder's own by default.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/\\.\s][^/\\]*$",  # it names a folder in the output
+        description="Short name, fit for a folder; the model's own by default.",
+    )
     parameters: dict[str, Any] = Field({}, description="Parameters of this model, such as weight.")
 
 

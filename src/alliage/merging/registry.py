@@ -101,6 +101,8 @@ class FirstPass(Protocol):
     """
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None: ...
+    @classmethod
+    def memory(cls, models: int, sampled: int) -> int: ...  # noqa: D102  bytes, at the most
     def sample(self, deltas: Tensor) -> None: ...  # noqa: D102
     def update(self, deltas: Tensor) -> None: ...  # noqa: D102
     def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102

@@ -51,6 +51,11 @@ class WholeVectorThresholds:
         self._samples: list[Tensor] = []
         self._lock = threading.Lock()
 
+    @classmethod
+    def memory(cls, models: int, sampled: int) -> int:
+        """Bytes of the histograms, and of samples with `sampled` entries for each model."""
+        return models * (8 * _BINS + 4 * sampled) + 4 * sampled
+
     def sample(self, deltas: Tensor) -> None:
         """Take some slices [n, m] of the vectors for the first bracket."""
         self._samples.append(_patterns(deltas))

@@ -111,7 +111,6 @@ def _write_provenance(
         pruning.recipe,
         [described],
         folder.staging,
-        folder.staging.rglob("*.safetensors"),
         method=pruning.recipe.get("strategy", "keep-layers"),
         layers_kept=list(pruning.keep),
         **{key: parent[key] for key in _CARRIED if key in parent},

@@ -115,7 +115,6 @@ def train_base(out: str | Path, *, on_event: OnEvent | None = None) -> None:
             {"task": _PRETRAIN, **_BASE_SETTINGS, "architecture": _ARCHITECTURE},
             [],
             folder.staging,
-            [folder.staging / "model.safetensors"],
         )
         folder.add_json(provenance.FILE, record)
         summary = "A vision transformer trained from scratch on one half of scikit-learn's digits."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alliage.errors import AlliageError, Problem
+from alliage.errors import AlliageError, Problem, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +59,20 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 
 
+def check_folder(folder: str | Path) -> None:
+    """Refuse a results folder that is something else; for callers whose work takes long.
+
+    Raises:
+        UsageError: a file, or something below a file.
+    """
+    path = Path(folder)
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise UsageError(
+            Problem(str(folder), f"{existing} is a file; expected a folder for results.")
+        )
+
+
 def write_table(
     folder: str | Path, table: str, rows: Iterable[Mapping[str, Any]], *, command: str = ""
 ) -> Path:
@@ -90,6 +104,7 @@ def write_table(
             raise ValueError(f"{table} has the columns {list(columns)}, got {list(row)}")
     digest = hashlib.sha256(json.dumps([command, content]).encode()).hexdigest()[:16]
     folder = Path(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{table}-{digest}.parquet"
     partial = folder / f".{target.name}.{os.getpid()}"

@@ -18,13 +18,14 @@ import torch
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
+from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import ADAPTER_CONFIG, read_json
 from alliage.checkpoints.writer import OutputFolder, refuse_existing
 from alliage.data import Task, load_task
 from alliage.data.encoding import Encoder, encoder_for
 from alliage.errors import AlliageError, Problem, UsageError
-from alliage.evaluation.models import config_labels, load_model
+from alliage.evaluation.models import load_model
 from alliage.evaluation.quiet import quiet_transformers
 from alliage.tuning.adapters import add_lora
 from alliage.tuning.recipe import TuneRecipe, load_recipe, parse_recipe
@@ -91,7 +92,7 @@ def tune(
                 Problem(chosen.model, "is an adapter.", "Tune its base, or merge it first.")
             )
         torch.manual_seed(chosen.seed)
-        keeps_head = config_labels(base.config or {}) == task.labels
+        keeps_head = config_labels(base.config) == task.labels
         model, fresh = load_model(base, task.kind, task.labels, head=None if keeps_head else {})
         encoder = encoder_for(task.kind, base, model.config, max_length=chosen.max_length)
         if chosen.method == "lora":
@@ -266,7 +267,6 @@ def _save(
     inputs = [provenance.describe_input("base", base)]
     if task.files:
         inputs.append(_describe_data(recipe.task, task.files))
-    weights = sorted(folder.staging.glob("*.safetensors"))
     parent = (provenance.read(base.folder) if base.folder else None) or {}
     pruned = {"layers_kept": parent["layers_kept"]} if "layers_kept" in parent else {}
     record = provenance.describe(
@@ -274,7 +274,6 @@ def _save(
         settings,
         inputs,
         folder.staging,
-        weights,
         task=task.name,
         kind=task.kind,
         labels=list(task.labels),

@@ -10,15 +10,21 @@ from alliage.errors import Problem, nearest
 
 
 def base_names(
-    base: Checkpoint, adapter: Checkpoint, names: Collection[str], problems: list[Problem]
+    base: Checkpoint,
+    adapter: Checkpoint,
+    names: Collection[str],
+    problems: list[Problem],
+    optional: Collection[str] = (),
 ) -> dict[str, str]:
     """The base's tensor for each tensor name of the adapted model; misfits go to `problems`.
+
+    Of the `optional` names, those that the base lacks are left out without a word.
 
     Names match up to a leading prefix. Where they do not, transformers' own renaming between files
     and memory is asked (ViT's files say `encoder.layer.0.attention.attention.query`, its modules
     `layers.0.attention.q_proj`).
     """
-    found = align(names, base.specs())
+    found = align([*names, *optional], base.specs())
     if found.missing:
         renamed = _names_in_memory(base)
         again = align(found.missing, renamed)
@@ -30,6 +36,7 @@ def base_names(
                 f"The adapter belongs to another base? {nearest(name, base.specs())}",
             )
             for name in again.missing
+            if name not in optional
         ]
     return found.pairs
 
@@ -45,9 +52,12 @@ def _names_in_memory(base: Checkpoint) -> dict[str, str]:
         from transformers.core_model_loading import WeightRenaming, rename_source_key
     except ImportError:  # without transformers, names match as they are or not at all
         return {}
-    config = AutoConfig.for_model(**base.config)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
+    try:
+        config = AutoConfig.for_model(**base.config)
+        with torch.device("meta"):
+            model = AutoModel.from_config(config)
+    except (ValueError, KeyError, TypeError, AttributeError):  # an architecture of its own
+        return {}
     rules = [
         rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)
     ]

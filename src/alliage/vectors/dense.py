@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from alliage.checkpoints import Checkpoint, TensorSpec
@@ -36,8 +37,16 @@ class TaskVector(Vector):
         self.tuned = tuned
         self.name = name or tuned.name
         self.heads = found.heads
-        self.shapes = {name: base.specs()[name].shape for name in found.pairs}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: base.specs()[name].shape for name in found.pairs
+        }
         self._tuned_names = found.pairs
+
+    def set_apart(self, parameters: Iterable[str]) -> None:
+        """Move task heads out of the vector, to `heads`."""
+        for parameter in parameters:
+            del self.shapes[parameter]
+            self.heads = (*self.heads, self._tuned_names.pop(parameter))
 
     def block(
         self, parameter: str, start: int, stop: int, base: torch.Tensor | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from alliage.checkpoints import Checkpoint, TensorSpec
-from alliage.checkpoints.names import is_head
+from alliage.checkpoints.names import is_conv1d, is_head, is_task_head
 from alliage.errors import AlliageError, Problem
 from alliage.vectors.adapter_names import base_names
 from alliage.vectors.vector import Vector, check_parameter
@@ -73,16 +73,18 @@ class LowRankVector(Vector):
         if adapter.adapter is None or adapter.adapter.kind != "lora":
             raise AlliageError(Problem(adapter.ref, "is no LoRA adapter."))
         problems: list[Problem] = []
-        whole = {n: stored for n, stored in adapter.adapter_saved.items() if not is_head(n)}
+        saved = adapter.adapter_saved
+        whole = [name for name in saved if not is_head(name)]
+        shared = [name for name in saved if is_head(name) and not is_task_head(name)]
         weights = [f"{module}.weight" for module in adapter.adapter_modules]
-        found = base_names(base, adapter, [*weights, *whole], problems)
+        found = base_names(base, adapter, [*weights, *whole], problems, optional=shared)
         terms: dict[str, tuple[_Term, ...]] = {}
         for module in adapter.adapter_modules:
             if f"{module}.weight" in found:
                 parameter = found[f"{module}.weight"]
                 term = _read_term(base, adapter, module, parameter, problems)
                 terms[parameter] = (term,)
-        self._saved = {found[n]: stored for n, stored in whole.items() if n in found}
+        self._saved = {found[n]: saved[n] for n in (*whole, *shared) if n in found}
         for parameter, stored in self._saved.items():
             expected, spec = base.specs()[parameter].shape, adapter.specs()[stored]
             if spec.shape != expected:
@@ -96,12 +98,13 @@ class LowRankVector(Vector):
         if problems:
             raise AlliageError(problems)
         self._fill(base, terms, name or adapter.name)
-        self.heads = tuple(s for n, s in adapter.adapter_saved.items() if is_head(n))
+        self.heads = tuple(stored for n, stored in saved.items() if is_head(n) and n not in found)
 
     def _fill(self, base: Checkpoint, terms: Mapping[str, tuple[_Term, ...]], name: str) -> None:
         self.base = base
         self.name = name
         self._terms = terms
+        self._recent: tuple[str, Factors] | None = None
         self.adapters = tuple(dict.fromkeys(t.adapter for ts in terms.values() for t in ts))
         self.modules = tuple(parameter.removesuffix(".weight") for parameter in terms)
         self.shapes = {
@@ -134,6 +137,14 @@ class LowRankVector(Vector):
             return Factors(B[0], A[0], terms[0].scale)
         scaled = [b * term.scale for b, term in zip(B, terms, strict=True)]
         return Factors(torch.cat(scaled, dim=1), torch.cat(A), 1.0)
+
+    def _recent_factors(self, module: str) -> Factors:
+        """`factors`, kept for the blocks of one parameter that follow one another."""
+        recent = self._recent
+        if recent is None or recent[0] != module:
+            recent = (module, self.factors(module))
+            self._recent = recent
+        return recent[1]
 
     def rank(self, module: str) -> int:
         """The number of columns of B, and of rows of A."""
@@ -178,7 +189,7 @@ class LowRankVector(Vector):
                 base = self.base.read(parameter, start, stop).float()
             stored = self.adapters[0].read(self._saved[parameter], start, stop)
             return stored.to(torch.float32).sub_(base)
-        B, A, scale = self.factors(parameter.removesuffix(".weight"))
+        B, A, scale = self._recent_factors(parameter.removesuffix(".weight"))
         if self._terms[parameter][0].transposed:
             B, A = A.T, B.T
         columns = A.shape[1]
@@ -238,6 +249,10 @@ def _read_term(
                 "The scale cannot be known: adapter_config.json and weights disagree.",
             )
         )
-    square = plain == plain[::-1]
-    transposed = settings.transposed or group.embedding if square else flat != plain
+    if plain == plain[::-1]:  # PEFT's own flag is one for all modules, so the name decides
+        model_type = (base.config or {}).get("model_type")
+        stored_turned = is_conv1d(model_type, parameter) if model_type else settings.transposed
+        transposed = group.embedding or stored_turned
+    else:
+        transposed = flat != plain
     return _Term(adapter, a_name, b_name, settings.scale(module, max(rank, 1)), transposed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from alliage.checkpoints import Checkpoint
+from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import align, is_head, is_task_head
 from alliage.errors import Problem, nearest
 
@@ -18,13 +17,11 @@ class Match:
     Attributes:
         pairs: base name -> tuned name, of weights with the same shape.
         heads: tuned names of task heads, which stay apart from the task vector.
-        absent: base names of heads that the tuned model does without.
         problems: everything that keeps the two from being compared.
     """
 
     pairs: dict[str, str]
     heads: tuple[str, ...]
-    absent: tuple[str, ...]
     problems: tuple[Problem, ...]
 
 
@@ -32,12 +29,13 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
     """Match a full model with its base, by names up to a leading prefix.
 
     A task head (classifier, score, ...) belongs to the task vector only where base and tuned model
-    have it with the same shape and the same labels; else it is kept apart. Integer buffers and the
+    are known to decide the same: by the task that Alliage recorded, or by named labels. Else it is
+    kept apart. Integer buffers and the
     second names of tied weights take no part.
     """
     base_specs, tuned_specs = base.specs(), tuned.specs()
     alignment = align(base_specs, tuned_specs)
-    same_labels = _labels(base.config) == _labels(tuned.config)
+    one_task = base.path == tuned.path or _decide_alike(base, tuned)
     pairs, heads, problems = {}, [], []
     for name, tuned_name in alignment.pairs.items():
         expected, found = base_specs[name], tuned_specs[tuned_name]
@@ -53,7 +51,7 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
                     )
                 )
             continue
-        if is_task_head(tuned_name) and not (same_labels and expected.shape == found.shape):
+        if is_task_head(tuned_name) and not (one_task and expected.shape == found.shape):
             heads.append(tuned_name)
         elif expected.shape != found.shape:
             problems.append(
@@ -74,9 +72,11 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
         else:
             pairs[name] = tuned_name
     for name in alignment.extra:
+        if name in tuned.ties:
+            continue
         if is_head(name):
             heads.append(name)
-        elif tuned_specs[name].is_weight and name not in tuned.ties:
+        elif tuned_specs[name].is_weight:
             problems.append(
                 Problem(
                     f"{tuned_specs[name].file}: {name}",
@@ -84,7 +84,6 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
                     f"Another architecture? {nearest(name, base_specs)}",
                 )
             )
-    absent = tuple(name for name in alignment.missing if is_head(name))
     problems += [
         Problem(
             f"{tuned.ref}: {name}",
@@ -94,9 +93,15 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
         for name in alignment.missing
         if not is_head(name) and base_specs[name].is_weight and name not in base.ties
     ]
-    return Match(pairs, tuple(heads), absent, tuple(problems))
+    return Match(pairs, tuple(heads), tuple(problems))
 
 
-def _labels(config: Mapping[str, Any] | None) -> Any:
-    config = config or {}
-    return config.get("id2label") or config.get("num_labels")
+def _decide_alike(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether both are known to be tuned on one task, or to have the same named labels."""
+    tasks = [
+        (provenance.read(c.folder) or {}).get("task") if c.folder else None for c in (one, other)
+    ]
+    if None not in tasks:
+        return tasks[0] == tasks[1]
+    labels = config_labels(one.config)
+    return labels is not None and labels == config_labels(other.config)

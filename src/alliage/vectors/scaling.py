@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alliage.checkpoints import Checkpoint, TensorSpec
-from alliage.checkpoints.names import is_head
+from alliage.checkpoints.names import is_conv1d, is_head, is_task_head
 from alliage.errors import AlliageError, Problem
 from alliage.vectors.adapter_names import base_names
 from alliage.vectors.vector import Vector, check_parameter
@@ -51,7 +51,8 @@ class ScalingVector(Vector):
             # PEFT stores l as [out, 1] and, for feed-forward modules, as [1, in].
             inputs = len(scale) == 2 and scale[0] == 1 and scale[1] != 1
             length = max(scale)
-            stored_axis = -1 if inputs != adapter.adapter.transposed else 0
+            turned = is_conv1d((base.config or {}).get("model_type"), parameter)
+            stored_axis = -1 if inputs != turned else 0
             if len(shape) != 2 or shape[stored_axis] != length:
                 problems.append(
                     Problem(
@@ -70,7 +71,7 @@ class ScalingVector(Vector):
         problems += [
             Problem(f"{adapter.ref}: {name}", "was saved whole beside the scales: not supported.")
             for name in adapter.adapter_saved
-            if not is_head(name)
+            if not is_task_head(name)
         ]
         if problems:
             raise AlliageError(problems)

@@ -1,0 +1,28 @@
+"""The names of a classifier's labels, as a configuration gives them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels without names
+
+
+def config_labels(config: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """The label names in the order of the outputs; None where nobody named them.
+
+    transformers leaves `id2label` out for two labels without names, and calls others LABEL_0, ...:
+    neither says what a model decides.
+    """
+    given = (config or {}).get("id2label")
+    if not isinstance(given, Mapping) or not all(str(key).isdecimal() for key in given):
+        return None
+    by_number = {int(key): str(label) for key, label in given.items()}
+    return named(by_number[key] for key in sorted(by_number))
+
+
+def named(labels: Any) -> tuple[str, ...] | None:
+    """Labels as a tuple; None where they are missing or only numbered."""
+    names = tuple(map(str, labels or ()))
+    return names if names and not all(map(_UNNAMED.fullmatch, names)) else None
