@@ -56,7 +56,7 @@ def describe(
         command: the command that made the output.
         recipe: its settings, as plain values.
         inputs: what `describe_input` returned of each.
-        folder: the output's folder; the bytes of every file in it by now are vouched for.
+        folder: the output's folder; every file in it by now is vouched for, but for the card.
         more: further facts about the output, such as its task.
 
     No time of day is in it, so the same run on the same inputs writes the same file.
@@ -72,7 +72,7 @@ def describe(
         "recipe": dict(recipe),
         "recipe_sha256": _digest_of(recipe),
         "inputs": list(inputs),
-        "outputs": _digests((f for f in folder.rglob("*") if f.is_file()), folder),
+        "outputs": _digests(_made(folder), folder),
         "versions": versions,
         **more,
     }
@@ -119,6 +119,11 @@ def verify(folder: Path) -> tuple[int, list[Problem]]:
     with ThreadPoolExecutor() as pool:
         problems += [found for found in pool.map(lambda item: _compare(*item), wanted) if found]
     return len(wanted), problems
+
+
+def _made(folder: Path) -> list[Path]:
+    """The files of an output but for the card, which is written last: it quotes the digests."""
+    return [f for f in folder.rglob("*") if f.is_file() and f != folder / "README.md"]
 
 
 def _compare(path: Path, entry: Mapping[str, Any], role: str) -> Problem | None:
