@@ -131,3 +131,30 @@ def test_a_space_that_is_everything_contains_all_others():
     whole, part = torch.eye(5).double(), torch.linalg.qr(random(5, 2).double())[0]
     values = space_angles([whole, part]).values
     np.testing.assert_array_equal(values[0, 1], [0.0, 0.0, *[math.nan] * 3])
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-6, 1e-8])
+def test_differences_of_adapters_keep_their_digits(size):
+    """[B, −(B + εE)]·[A; A] is −εEA: its terms are 1/ε times larger than itself."""
+    generator = torch.Generator().manual_seed(0)
+    B, E, other_B = torch.randn(3, 40, 4, generator=generator, dtype=torch.float64)
+    A, other_A = torch.randn(2, 4, 30, generator=generator, dtype=torch.float64)
+    difference = LowRankUpdate(torch.cat([B, -(B + size * E)], 1), torch.cat([A, A]), 1.0)
+    other = LowRankUpdate(size * other_B, other_A, 1.0)
+    sums, angles = low_rank_pairs([difference, other])
+    dense = [difference.B @ difference.A, size * other_B @ other_A]
+    digits = 1e-13 / size
+    assert float(sums.inner[0, 0]) == pytest.approx(float((dense[0] ** 2).sum()), rel=digits)
+    assert float(sums.l2()[0, 1]) == pytest.approx(float((dense[0] - dense[1]).norm()), rel=digits)
+    expected = subspace_angles(E.numpy(), other_B.numpy())  # A has full row rank
+    assert angles is not None
+    assert angles.values[0, 1].numpy()[:4] == pytest.approx(expected, abs=max(digits, 1e-9))
+
+
+def test_an_update_that_cancels_entirely_is_zero():
+    generator = torch.Generator().manual_seed(0)
+    B, A = torch.randn(40, 4, generator=generator), torch.randn(4, 30, generator=generator)
+    nothing = LowRankUpdate(torch.cat([B, -B], 1), torch.cat([A, A]), 1.0)
+    sums, _ = low_rank_pairs([nothing, LowRankUpdate(B, A, 1.0)])
+    assert float(sums.inner[0, 0]) == 0.0
+    assert sums.cosine_distance()[0, 1].isnan()

@@ -83,9 +83,8 @@ def _title(survey: Survey, metric: str) -> str:
 
 
 def _document(survey: Survey, written: str | None) -> dict[str, Any]:
-    def mean(array: Any) -> list[list[float | None]]:
-        rows = array.mean("module").values.tolist()
-        return [[None if math.isnan(value) else value for value in row] for row in rows]
+    def mean(array: Any) -> list[list[float]]:
+        return list(array.mean("module").values.tolist())
 
     return {
         "models": survey.names,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,8 +36,8 @@ def check_device(device: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """The one JSON document of a run with --json."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    """The one JSON document of a run with --json; NaN and infinity, which JSON lacks, are null."""
+    print(json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(
@@ -48,7 +49,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position < numbers_from else "right")
     for row in rows:
@@ -56,6 +57,8 @@ def print_table(
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:  # a file or a pipe: no folding
         console.width = 10_000
+    if title:  # a line of its own: rich would fold it to the table's width
+        print(title)
     console.print(table)
 
 
@@ -121,6 +124,16 @@ def size(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1000
     raise AssertionError
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int | str) else str(value)
 
 
 def _cell(value: object) -> str:

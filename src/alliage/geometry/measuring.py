@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alliage.checkpoints.names import kind_of, module_of
+from alliage.checkpoints.names import is_conv1d, kind_of, module_of
 from alliage.errors import Problem
 from alliage.geometry.low_rank import leading_left_space, low_rank_svd
 from alliage.geometry.pairs import (
@@ -25,9 +25,6 @@ from alliage.vectors import LowRankVector, Vector
 
 _BLOCK = 1 << 16  # elements of each model at a time: float64 rows of ten models fit a cache
 
-# Weights that transformers' Conv1D stores as [in, out].
-_CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
-_CONV1D = re.compile(r"\.(c_attn|q_attn|c_proj|c_fc)\.weight$")
 # Linear and convolution layers among embeddings; the others are tables, one vector in each row.
 _PROJECTION = re.compile(r"(proj\w*|dense|conv)\.weight$")
 
@@ -76,7 +73,7 @@ def measure(
     sums = _stream_sums(vectors, parameter)
     if not sums.inner.diagonal().isfinite().all():
         return _flaws(vectors, parameter)
-    if not angles or len(vectors[0].shapes[parameter]) == 1:
+    if not angles or len(vectors[0].shapes[parameter]) < 2:
         return Measured(sums, None)
     return Measured(sums, space_angles([_image(vector, parameter, rank) for vector in vectors]))
 
@@ -114,7 +111,7 @@ def _image(vector: Vector, parameter: str, rank: int) -> Tensor:
     config = vector.base.config if vector.base is not None else None
     if kind_of(parameter) == "embedding" and not _PROJECTION.search(parameter):
         matrix = delta.flatten(0, -2).mT
-    elif (config or {}).get("model_type") in _CONV1D_MODELS and _CONV1D.search(parameter):
+    elif is_conv1d((config or {}).get("model_type"), parameter):
         matrix = delta.mT
     else:
         matrix = delta.flatten(1)

@@ -122,7 +122,9 @@ def low_rank_pairs(
 ) -> tuple[Sums, Angles | None]:
     """Sums and principal angles of Im(ΔW) for all pairs of low-rank updates of one weight.
 
-    Relative errors are below 1e-11 for the sums, absolute ones below 1e-9 for angles.
+    Relative errors are below 1e-11 for the sums, absolute ones below 1e-9 for angles; of an update
+    that nearly cancels in itself, such as the difference of two adapters, only as many digits
+    remain as float64 leaves to the difference of its terms.
 
     Args:
         updates: n of them, of the same d_out and d_in; ranks may differ.
@@ -135,13 +137,35 @@ def low_rank_pairs(
         _blocks(torch.cat([pad(side, (0, 0, 0, k - len(side))) for side in sides]).double(), k)
         for sides in ([update.B.T for update in updates], [update.A for update in updates])
     )
-    sums = _low_rank_sums(updates, gram_B * gram_A)
+    products = gram_B * gram_A
+    spoiled = _cancelled_inside(products)
+    if bool(spoiled.any()):
+        mended = [_mended(u) if bad else u for u, bad in zip(updates, spoiled, strict=True)]
+        return low_rank_pairs(mended, angles=angles)
+    sums = _low_rank_sums(updates, products)
     if not angles:
         return sums, None
     values = _angles_from_gram(gram_B, gram_A, ranks)
     if values is None:
         return sums, space_angles([low_rank_svd(*update)[0] for update in updates])
     return sums, Angles(values, tuple(ranks.tolist()), updates[0].B.shape[0])
+
+
+def _cancelled_inside(products: Tensor) -> Tensor:
+    """Which updates nearly cancel in themselves, as a difference of adapters may; [n], bool."""
+    own = products.diagonal().movedim(-1, 0)
+    return own.sum((1, 2)) < _CANCELLED * own.abs().sum((1, 2))
+
+
+def _mended(update: LowRankUpdate) -> LowRankUpdate:
+    """The same update by its singular vectors, whose terms cannot cancel, without mere noise."""
+    U, S, V = low_rank_svd(*update)
+    terms = abs(update.scale) * update.B.double().norm() * update.A.double().norm()
+    noise = torch.finfo(torch.float64).eps * max(len(U), len(V)) * terms
+    kept = noise < S
+    if not bool(kept.any()):
+        return LowRankUpdate(U.new_zeros(len(U), 1), V.new_zeros(1, len(V)), 1.0)
+    return LowRankUpdate((U * S)[:, kept], V.mT[kept], 1.0)
 
 
 def _low_rank_sums(updates: Sequence[LowRankUpdate], products: Tensor) -> Sums:

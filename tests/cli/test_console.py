@@ -1,0 +1,22 @@
+import json
+
+import pytest
+
+
+def test_infinity_is_no_json_and_scalars_have_no_angles(alliage, workspace):
+    """CLIP's logit_scale has no dimension; martin is infinite between orthogonal spaces."""
+    import torch
+    from safetensors.torch import save_file
+
+    for name, column in (("plain", None), ("left", 0), ("right", 1)):
+        (workspace / name).mkdir()
+        matrix = torch.zeros(4, 2)
+        if column is not None:
+            matrix[column, column] = 1.0
+        tensors = {"layers.0.w": matrix, "logit_scale": torch.tensor(float(column or 0))}
+        save_file(tensors, workspace / name / "model.safetensors")
+    done = alliage("compare --base plain left right --metrics martin,l2 --json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(word))
+    assert document["metrics"]["martin"]["mean"][0][1] is None
+    assert document["metrics"]["l2"]["mean"][0][1] > 0
