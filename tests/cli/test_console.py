@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from alliage.cli import console
+
 
 def test_infinity_is_no_json_and_scalars_have_no_angles(alliage, workspace):
     """CLIP's logit_scale has no dimension; martin is infinite between orthogonal spaces."""
@@ -20,3 +22,17 @@ def test_infinity_is_no_json_and_scalars_have_no_angles(alliage, workspace):
     document = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(word))
     assert document["metrics"]["martin"]["mean"][0][1] is None
     assert document["metrics"]["l2"]["mean"][0][1] > 0
+
+
+def test_titles_are_lines_of_their_own_however_narrow_the_table(capsys):
+    title = "geodesic, mean over 22 modules"
+    console.print_table(title, ("", "b"), [("a", 1.0)])
+    titled = capsys.readouterr().out
+    console.print_table("", ("", "b"), [("a", 1.0)])
+    assert titled == f"{title}\n{capsys.readouterr().out}"
+    assert len(title) > max(map(len, titled.splitlines()[1:]))
+
+
+def test_nan_and_infinity_are_null_at_any_depth(capsys):
+    console.print_json({"a": [float("nan"), (float("inf"), 0.5)], "b": {"c": -float("inf")}})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, [None, 0.5]], "b": {"c": None}}

@@ -151,10 +151,26 @@ def test_differences_of_adapters_keep_their_digits(size):
     assert angles.values[0, 1].numpy()[:4] == pytest.approx(expected, abs=max(digits, 1e-9))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_errors_of_terms_that_cancel_are_no_directions(seed):
+    generator = torch.Generator().manual_seed(seed)
+    B, E = torch.randn(2, 40, 4, generator=generator, dtype=torch.float64)
+    A = torch.randn(4, 30, generator=generator, dtype=torch.float64)
+    first = LowRankUpdate(torch.cat([B, -(B + 0.03 * E)], 1), torch.cat([A, A]), 1.0)
+    second = LowRankUpdate(E, A, 1.0)
+    _, angles = low_rank_pairs([first, second])
+    assert angles is not None
+    assert angles.ranks == (4, 4)
+    assert angles.values[0, 1].tolist() == pytest.approx([0.0] * 4, abs=1e-9)
+
+
 def test_an_update_that_cancels_entirely_is_zero():
     generator = torch.Generator().manual_seed(0)
     B, A = torch.randn(40, 4, generator=generator), torch.randn(4, 30, generator=generator)
     nothing = LowRankUpdate(torch.cat([B, -B], 1), torch.cat([A, A]), 1.0)
-    sums, _ = low_rank_pairs([nothing, LowRankUpdate(B, A, 1.0)])
+    sums, angles = low_rank_pairs([nothing, LowRankUpdate(B, A, 1.0), nothing])
+    assert angles is not None
+    assert angles.ranks == (0, 4, 0)
     assert float(sums.inner[0, 0]) == 0.0
+    assert float(low_rank_pairs([nothing, nothing])[0].squared[0, 1]) == 0.0
     assert sums.cosine_distance()[0, 1].isnan()

@@ -44,7 +44,8 @@ def low_rank_svd(B: Tensor, A: Tensor, scale: float = 1.0) -> tuple[Tensor, Tens
 
     Returns:
         U [d_out, k], S [k] descending, V [d_in, k], float64, ΔW = U·diag(S)·Vᵀ. k ≤ r counts the
-        singular values above max(d_out, d_in)·eps·S₁; null directions are dropped.
+        singular values above max(d_out, d_in)·eps·|s|·Σ‖bᵢ‖‖aᵢ‖, over the columns of B and rows of
+        A: below it they are rounding errors of terms that cancel.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -53,7 +54,9 @@ def low_rank_svd(B: Tensor, A: Tensor, scale: float = 1.0) -> tuple[Tensor, Tens
     Q_B, R_B = torch.linalg.qr(B.double())
     Q_A, R_A = torch.linalg.qr(A.double().mT)
     u, S, vT = torch.linalg.svd(scale * R_B @ R_A.mT, full_matrices=False)
-    kept = int(numerical_rank(S, max(B.shape[0], A.shape[1])))
+    terms = abs(scale) * (R_B.norm(dim=0) * R_A.norm(dim=0)).sum()
+    noise = max(B.shape[0], A.shape[1]) * torch.finfo(S.dtype).eps * terms
+    kept = int(S.gt(noise).sum())
     return Q_B @ u[:, :kept], S[:kept], Q_A @ vT.mT[:, :kept]
 
 

@@ -158,14 +158,11 @@ def _cancelled_inside(products: Tensor) -> Tensor:
 
 
 def _mended(update: LowRankUpdate) -> LowRankUpdate:
-    """The same update by its singular vectors, whose terms cannot cancel, without mere noise."""
+    """The same update by its singular vectors, whose terms cannot cancel."""
     U, S, V = low_rank_svd(*update)
-    terms = abs(update.scale) * update.B.double().norm() * update.A.double().norm()
-    noise = torch.finfo(torch.float64).eps * max(len(U), len(V)) * terms
-    kept = noise < S
-    if not bool(kept.any()):
+    if not len(S):  # nothing is left; factors have one rank at least
         return LowRankUpdate(U.new_zeros(len(U), 1), V.new_zeros(1, len(V)), 1.0)
-    return LowRankUpdate((U * S)[:, kept], V.mT[kept], 1.0)
+    return LowRankUpdate(U * S, V.mT, 1.0)
 
 
 def _low_rank_sums(updates: Sequence[LowRankUpdate], products: Tensor) -> Sums:
