@@ -30,6 +30,12 @@ def read_yaml(path: Path) -> Any:
         raise UsageError(Problem(where, f"is not valid YAML: {reason}.")) from None
 
 
+def resolve(folder: Path, ref: str) -> str:
+    """A reference in a recipe: a local path counts from the recipe's folder, hub ids stay."""
+    local = folder / ref
+    return str(local) if local.exists() else ref
+
+
 def parse(content: Any, model: type[_Model], where: str) -> _Model:
     """Check a recipe's content against its model.
 

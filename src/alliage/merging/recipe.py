@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,10 +113,7 @@ def parse_recipe(content: Any, *, where: str = "recipe") -> MergeRecipe:
 
 
 def _relative_to(folder: Path, recipe: MergeRecipe) -> MergeRecipe:
-    def resolve(ref: str) -> str:
-        local = folder / ref
-        return str(local) if not Path(ref).is_absolute() and local.exists() else ref
-
+    resolve = partial(recipes.resolve, folder)
     entries = tuple(
         entry.model_copy(update={"model": resolve(entry.model)}) for entry in recipe.models
     )

@@ -118,5 +118,4 @@ def _resolve(folder: Path, ref: str) -> str:
     """A local path counts from the recipe's folder; hub ids and built-in names stay."""
     if ref.startswith(BUILT_IN):
         return ref
-    local = folder / ref
-    return str(local) if local.exists() else ref
+    return recipes.resolve(folder, ref)
