@@ -8,6 +8,7 @@ from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as _open_checkpoint
 from alliage.errors import Problem, UsageError
 from alliage.vectors.dense import TaskVector
+from alliage.vectors.expression import Term, parse_expression
 from alliage.vectors.files import load, save
 from alliage.vectors.low_rank import Factors, LowRankVector
 from alliage.vectors.scaling import ScalingVector
@@ -19,9 +20,11 @@ __all__ = [
     "LowRankVector",
     "ScalingVector",
     "TaskVector",
+    "Term",
     "Vector",
     "load",
     "open",
+    "parse_expression",
     "save",
 ]
 
