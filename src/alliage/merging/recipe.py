@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
-from alliage.merging.registry import Method, describe
+from alliage.merging import parameters
+from alliage.merging.registry import Method, Parameter, describe
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
+Dialect = Literal["paper", "mergekit", "peft", "fusion_bench", "sd_mecha"]
+
+
+def _ascending(layers: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= layers[0] < layers[1]:
+        raise ValueError("expected [start, stop] with 0 <= start < stop")
+    return layers
+
+
+_Scope = Mapping[str, Any]
+Value = Annotated[Any, WithJsonSchema(parameters.SCHEMA)]
+Layers = Annotated[tuple[StrictInt, StrictInt], AfterValidator(_ascending)]
 
 
 class ModelEntry(BaseModel):
@@ -21,101 +48,335 @@ class ModelEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(description="Folder, weight file, hub id or adapter folder.")
+    model: str = Field(
+        description="Folder, weight file, hub id or adapter folder; model+adapter for both."
+    )
     name: str | None = Field(
         None,
         pattern=r"^[^/\\.\s][^/\\]*$",  # it names a folder in the output
         description="Short name, fit for a folder; the model's own by default.",
     )
-    parameters: dict[str, Any] = Field({}, description="Parameters of this model, such as weight.")
+    parameters: dict[str, Value] = Field({}, description="Of this model, such as weight.")
+
+
+class SliceModel(BaseModel):
+    """Some layers of a model, in a slice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="As under models.")
+    layers: Layers = Field(description="[start, stop]: the layers start to stop − 1.")
+    parameters: dict[str, Value] = Field({}, description="Of this model in this slice.")
+
+
+_Entry = TypeVar("_Entry", ModelEntry, SliceModel)
+
+
+class Slice(BaseModel):
+    """Layers of the output, made of as many layers of each of its models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: tuple[SliceModel, ...] = Field(min_length=1, description="In the order of the merge.")
+    parameters: dict[str, Value] = Field({}, description="Of the method in this slice.")
+
+    @property
+    def length(self) -> int:
+        """How many layers of the output it makes."""
+        start, stop = self.models[0].layers
+        return stop - start
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        lengths = {entry.layers[1] - entry.layers[0] for entry in self.models}
+        if len(lengths) > 1:
+            raise ValueError(f"all models of a slice give equally many layers, found {lengths}")
+        return self
+
+
+def _entry(given: Any) -> Any:
+    return {"model": given} if isinstance(given, str) else given
+
+
+Entry = Annotated[ModelEntry, BeforeValidator(_entry, json_schema_input_type=str | ModelEntry)]
 
 
 class MergeRecipe(BaseModel):
     """What to merge and how.
 
-    Paths that are relative count from the folder of the recipe's file.
+    Paths that are relative count from the folder of the recipe's file. A parameter is one value,
+    a list of values over the depth of the model, or rules by the tensor's name (see
+    `alliage.merging.parameters`). Where it is set more than once, the nearest counts: the model's,
+    the slice's, the recipe's, the dialect's, the method's default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"oneOf": [{"required": ["models"]}, {"required": ["slices"]}]},
+    )
 
     method: str = Field(description="A name that `alliage methods` lists.")
+    dialect: Dialect = Field("paper", description="Whose defaults and conventions are followed.")
     base: str | None = Field(None, description="The common ancestor of the models.")
-    models: tuple[ModelEntry, ...] = Field(min_length=1, description="In the order of the merge.")
-    parameters: dict[str, Any] = Field({}, description="Parameters of the method.")
+    slices: tuple[Slice, ...] = Field((), description="Instead of models: layer after layer.")
+    models: tuple[Entry, ...] = Field(
+        (), validate_default=True, description="In the order of the merge."
+    )
+    parameters: dict[str, Value] = Field({}, description="Of the method.")
     dtype: DTypeName | None = Field(None, description="Of the output; the base's own by default.")
+    tokenizer: str = Field("base", description="Whose the output gets: base, or one of the models.")
+    _notes: tuple[str, ...] = PrivateAttr(())
 
-    @field_validator("models", mode="before")
+    @field_validator("models")
     @classmethod
-    def _short_form(cls, models: Any) -> Any:
-        if not isinstance(models, list | tuple):
-            return models
-        return [{"model": entry} if isinstance(entry, str) else entry for entry in models]
+    def _models_or_slices(
+        cls, models: tuple[ModelEntry, ...], info: ValidationInfo
+    ) -> tuple[ModelEntry, ...]:
+        slices = info.data.get("slices")  # missing where they are wrong themselves
+        if not models and slices == ():
+            raise PydanticCustomError("missing", "Field required, or slices instead")
+        if models and slices:
+            raise ValueError("give models or slices, not both")
+        return models
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What reading the recipe took differently from how it was written, for people."""
+        return self._notes
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """Every model's reference once, in the order of the recipe, without the base."""
+        entries: list[ModelEntry | SliceModel] = [*self.models]
+        entries += [entry for part in self.slices for entry in part.models]
+        return tuple(dict.fromkeys(entry.model for entry in entries))
 
     def settings(self) -> tuple[Method, dict[str, Any]]:
-        """The method and its arguments with defaults filled in; per-model ones as lists.
+        """The method and those of its arguments that are the same for every tensor.
+
+        Defaults are filled in, per-model ones are lists in the order of the recipe. What depends
+        on the tensor or its slice is left out: `arguments_for` has it.
 
         Raises:
             UsageError: an unknown method, unknown or impossible parameters; all of them.
         """
         method = describe(self.method)
-        problems = []
-        given = [("parameters", key, value) for key, value in self.parameters.items()]
-        given += [
-            (f"models[{number}].parameters", key, value)
-            for number, entry in enumerate(self.models)
-            for key, value in entry.parameters.items()
-        ]
-        for where, key, value in given:
-            declared = method.parameters.get(key)
-            if declared is None:
-                what = f"{method.name} has no parameter {key!r}."
-                problems.append(Problem(where, what, nearest(key, method.parameters)))
-            elif where != "parameters" and not declared.per_model:
-                fix = "Set it under the recipe's own parameters."
-                problems.append(Problem(where, f"{key} is one value for all models.", fix))
-            elif wrong := declared.check(value):
-                problems.append(Problem(f"{where}.{key}", f"{wrong}, got {value!r}."))
+        problems = list(self._problems(method))
         if problems:
             raise UsageError(problems)
         arguments: dict[str, Any] = {}
         for key, declared in method.parameters.items():
-            default = self.parameters.get(key, declared.default)
-            arguments[key] = (
-                [entry.parameters.get(key, default) for entry in self.models]
-                if declared.per_model
-                else default
-            )
-            if declared.per_model and key == "weight" and math.fsum(map(abs, arguments[key])) == 0:
-                problems.append(Problem("weight", "all weights are zero."))
-        if problems:
-            raise UsageError(problems)
+            first, *others = [
+                [_written(key, declared, scopes) for scopes in self._scopes(declared, index)]
+                for index in self._slice_indices()
+            ]
+            if any(isinstance(value, list) for value in first) or any(o != first for o in others):
+                continue
+            arguments[key] = first if declared.per_model else first[0]
+        weight = arguments.get("weight")
+        if isinstance(weight, list) and math.fsum(map(abs, weight)) == 0:
+            raise UsageError(Problem("weight", "all weights are zero."))
         return method, arguments
+
+    def arguments_for(
+        self,
+        tensor: str,
+        depth: float,
+        *,
+        slice_index: int | None = None,
+        sources: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """All arguments of the method for one tensor, plain values; per-model ones as lists.
+
+        Args:
+            tensor: the output's name of it.
+            depth: in [0, 1], from `parameters.depth_of`.
+            slice_index: of the slice that the tensor is in, for recipes with slices: lists have
+                the order of its models, and of the recipe's models otherwise.
+            sources: each model's own name of the tensor, which the filters of per-model values
+                are sought in, where a slice moves layers; `tensor` by default.
+
+        Raises:
+            UsageError: an unknown method.
+            ValueError: a recipe with slices and no `slice_index`, or the other way round.
+        """
+        if (slice_index is None) == bool(self.slices):
+            raise ValueError("slice_index goes with recipes that have slices")
+        arguments: dict[str, Any] = {}
+        for key, declared in describe(self.method).parameters.items():
+            scopes = self._scopes(declared, slice_index)
+            names = sources if sources and declared.per_model else [tensor] * len(scopes)
+            values = [
+                _value(key, declared, each, name, depth)
+                for each, name in zip(scopes, names, strict=True)
+            ]
+            arguments[key] = values if declared.per_model else values[0]
+        return arguments
+
+    def varies(self) -> bool:
+        """Whether some argument depends on the tensor or on its slice."""
+        method, arguments = self.settings()
+        return len(arguments) < len(method.parameters)
+
+    def _problems(self, method: Method) -> Iterator[Problem]:
+        given: list[tuple[str, _Scope, bool]] = [("", self.parameters, False)]
+        given += [(f"models[{i}].", each.parameters, True) for i, each in enumerate(self.models)]
+        for i, part in enumerate(self.slices):
+            given.append((f"slices[{i}].", part.parameters, False))
+            given += [
+                (f"slices[{i}].models[{j}].", each.parameters, True)
+                for j, each in enumerate(part.models)
+            ]
+        for place, values, of_model in given:
+            where = f"{place}parameters"
+            for key, value in values.items():
+                declared = method.parameters.get(key)
+                if declared is None:
+                    what = f"{method.name} has no parameter {key!r}."
+                    yield Problem(where, what, nearest(key, method.parameters))
+                elif of_model and not declared.per_model:
+                    fix = "Set it under the recipe's own parameters."
+                    yield Problem(where, f"{key} is one value for all models.", fix)
+                else:
+                    yield from parameters.problems(value, declared, f"{where}.{key}")
+        if self.tokenizer != "base" and self.tokenizer not in (*self.refs, self.base):
+            what = f"{self.tokenizer!r} is none of the recipe's models."
+            yield Problem("tokenizer", what, nearest(self.tokenizer, ["base", *self.refs]))
+        if method.space == "delta":
+            for i, part in enumerate(self.slices):
+                if len({entry.layers for entry in part.models}) > 1:
+                    what = f"its models give different layers, but {method.name} compares each "
+                    fix = "Give the same layers of all of them."
+                    yield Problem(f"slices[{i}]", what + "with the base's layer of its place.", fix)
+        if self.dialect != "paper":
+            from alliage.merging.dialects import preset
+
+            try:
+                preset(self.dialect, self.method)
+            except UsageError as error:
+                yield from error.problems
+
+    def _slice_indices(self) -> Sequence[int | None]:
+        return range(len(self.slices)) if self.slices else (None,)
+
+    def _scopes(self, declared: Parameter, slice_index: int | None) -> list[list[_Scope]]:
+        """Where a parameter may be set, the nearest first: once for each model, or once for all."""
+        shared: list[_Scope] = [self.parameters]
+        if slice_index is not None:
+            shared.insert(0, self.slices[slice_index].parameters)
+        if self.dialect != "paper":  # the methods' own defaults are the papers'
+            from alliage.merging.dialects import preset
+
+            shared.append(preset(self.dialect, self.method))
+        if not declared.per_model:
+            return [shared]
+        entries = self.models if slice_index is None else self.slices[slice_index].models
+        return [[entry.parameters, *shared] for entry in entries]
+
+
+def _written(key: str, declared: Parameter, scopes: Sequence[_Scope]) -> Any:
+    return next((scope[key] for scope in scopes if key in scope), declared.default)
+
+
+def _value(key: str, declared: Parameter, scopes: Sequence[_Scope], name: str, depth: float) -> Any:
+    """The nearest value whose rules, where it has some, speak of the tensor."""
+    for scope in scopes:
+        if key in scope:
+            value = parameters.resolve(scope[key], name, depth)
+            if value is not None:
+                return value
+    return declared.default
 
 
 def load_recipe(path: str | Path) -> MergeRecipe:
-    """Read a recipe from a YAML file; its relative paths become relative to the file.
+    """Read a recipe from a YAML file, in this package's form or in mergekit's.
+
+    Relative paths count from the file's folder; mergekit's count from the working directory, and
+    from the file's folder where nothing is there.
 
     Raises:
         UsageError: the file cannot be read or the recipe is wrong; all problems at once.
     """
+    from alliage.merging.mergekit_recipe import is_mergekit
+
     path = Path(path)
-    recipe = parse_recipe(recipes.read_yaml(path), where=str(path))
-    return _relative_to(path.parent, recipe)
+    content = recipes.read_yaml(path)
+    recipe = parse_recipe(content, where=str(path))
+    folders = [Path(), path.parent] if is_mergekit(content) else [path.parent]
+    return _relative_to(folders, recipe)
 
 
 def parse_recipe(content: Any, *, where: str = "recipe") -> MergeRecipe:
-    """Check a recipe's content.
+    """Check a recipe's content, in this package's form or in mergekit's.
 
     Raises:
         UsageError: unknown keys, missing keys, wrong types; all problems at once.
     """
+    from alliage.merging.mergekit_recipe import from_mergekit, is_mergekit
+
+    if is_mergekit(content):
+        return from_mergekit(content, where)
     return recipes.parse(content, MergeRecipe, where)
 
 
-def _relative_to(folder: Path, recipe: MergeRecipe) -> MergeRecipe:
-    resolve = partial(recipes.resolve, folder)
-    entries = tuple(
-        entry.model_copy(update={"model": resolve(entry.model)}) for entry in recipe.models
+def split_lora(ref: str) -> tuple[str, str | None]:
+    """A model and the adapter to apply to it, from "model+adapter", each with its "@revision".
+
+    What exists as it is stays whole, and so do parts of it: names of folders may have a "+". A
+    URL's own "+" divides only where another URL or an existing path follows.
+
+    >>> split_lora("org/model@v1.0+org/adapter")
+    ('org/model@v1.0', 'org/adapter')
+
+    Raises:
+        UsageError: more than one "+" that might divide it.
+    """
+    return _split(ref, [Path()])
+
+
+def _split(ref: str, folders: Sequence[Path]) -> tuple[str, str | None]:
+    def exists(part: str) -> bool:
+        return any((folder / Path(part).expanduser()).exists() for folder in folders)
+
+    if "+" not in ref or exists(ref):
+        return ref, None
+    places = [i for i, letter in enumerate(ref) if letter == "+" and 0 < i < len(ref) - 1]
+    pairs = [(ref[:i], ref[i + 1 :]) for i in places]
+    here = [pair for pair in pairs if exists(pair[0]) or exists(pair[1])]
+    both = [pair for pair in here if exists(pair[0]) and exists(pair[1])]
+    if "://" in ref:
+        here = here or [pair for pair in pairs if re.match(r"[\w.-]+://", pair[1])]
+        pairs = [pair for pair in pairs if "://" not in pair[0]]
+    found = both or here or pairs
+    if len(found) > 1:
+        what = "has more than one + that may divide model and adapter."
+        raise UsageError(Problem(ref, what, "Give folders that exist, or apply the adapter first."))
+    return found[0] if found else (ref, None)
+
+
+def _relative_to(folders: Sequence[Path], recipe: MergeRecipe) -> MergeRecipe:
+    """The recipe with the paths that exist in one of the folders, the first one first."""
+
+    def resolve(ref: str) -> str:
+        model, adapter = _split(ref, folders)
+        return "+".join(_found(folders, part) for part in (model, adapter) if part is not None)
+
+    def entries(given: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+        return tuple(each.model_copy(update={"model": resolve(each.model)}) for each in given)
+
+    return recipe.model_copy(
+        update={
+            "models": entries(recipe.models),
+            "slices": tuple(
+                part.model_copy(update={"models": entries(part.models)}) for part in recipe.slices
+            ),
+            "base": resolve(recipe.base) if recipe.base is not None else None,
+            "tokenizer": "base" if recipe.tokenizer == "base" else resolve(recipe.tokenizer),
+        }
     )
-    base = resolve(recipe.base) if recipe.base is not None else None
-    return recipe.model_copy(update={"models": entries, "base": base})
+
+
+def _found(folders: Sequence[Path], ref: str) -> str:
+    found = (recipes.resolve(folder, ref) for folder in folders)
+    return next((path for path in found if path != ref), ref)
