@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 200
+_BRIEF.maxlist = _BRIEF.maxdict = 12
+_BRIEF.maxlevel = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,15 @@ class CheckFailed(AlliageError):
     """A check ran to its end and said no."""
 
     exit_code = 3
+
+
+def brief(value: Any) -> str:
+    """A value for a message, cut where it is long or deep.
+
+    >>> brief([0] * 99)
+    '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...]'
+    """
+    return _BRIEF.repr(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ def edit_index(sharded, tmp_path, change):
         ("../../etc/passwd", "in the same folder"),
         ("/etc/passwd", "in the same folder"),
         ("sub/model.safetensors", "in the same folder"),
-        ("model-00009-of-00002.safetensors", "which is not there"),
+        ("model-00009-of-00002.safetensors", "which is no file there"),
     ],
 )
 def test_an_index_cannot_lead_elsewhere(sharded, tmp_path, file, message):

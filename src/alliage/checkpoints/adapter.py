@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alliage.errors import AlliageError, Problem, nearest
+from alliage.errors import AlliageError, Problem, brief
 
 _PREFIX = "base_model.model."
 _LORA_PARTS = {
@@ -42,6 +42,14 @@ _REFUSED = {
 # Initialisations that changed the base's weights: ΔW counts from another base.
 _REFUSED_INIT = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _SUPPORTED = ("LORA", "IA3")
+
+# What makes a regular expression of a pattern ambiguous: groups and repetitions. With many of
+# them, or a repeated group, matching one name can take longer than anybody lives.
+_CHOICE = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]"  # escaped characters and sets, passed over
+    r"|(?P<repeated>\)(?:[*+]|\{))|(?P<choice>\((?:\?[:=!<Pi])?|[*+?{])"
+)
+_MOST_CHOICES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ def parse_settings(raw: Mapping[str, Any], where: str) -> AdapterSettings:
         raise AlliageError(
             Problem(
                 where,
-                f"peft_type is {kind or 'missing'}; supported: LORA, IA3.",
+                f"peft_type is {kind[:30] or 'missing'}; supported: LORA, IA3.",
                 "Merge the adapter into its base with PEFT and use the full model.",
             )
         )
@@ -119,29 +127,35 @@ def parse_settings(raw: Mapping[str, Any], where: str) -> AdapterSettings:
         problems.append(
             Problem(
                 where,
-                f"init_lora_weights is {init!r}, which changed the base's weights: "
+                f"init_lora_weights is {brief(init)}, which changed the base's weights: "
                 "B·A is not the difference from the published base.",
                 "Save it with PEFT's path_initial_model_for_weight_conversion.",
             )
         )
     if raw.get("bias", "none") != "none":
         problems.append(
-            Problem(where, f"bias is {raw['bias']!r}: biases trained beside LoRA, not supported.")
+            Problem(
+                where, f"bias is {brief(raw['bias'])}: biases trained beside LoRA, not supported."
+            )
         )
     rank, alpha = raw.get("r", 0), raw.get("lora_alpha", 0)
-    if kind == "LORA" and not (isinstance(rank, int) and rank > 0):
-        problems.append(Problem(where, f"r must be a positive integer, found {rank!r}."))
-    if kind == "LORA" and not isinstance(alpha, int | float):
-        problems.append(Problem(where, f"lora_alpha must be a number, found {alpha!r}."))
+    if kind == "LORA" and not (isinstance(rank, int) and _is_number(rank) and rank > 0):
+        problems.append(Problem(where, f"r must be a positive integer, found {brief(rank)}."))
+    if kind == "LORA" and not _is_number(alpha):
+        problems.append(Problem(where, f"lora_alpha must be a number, found {brief(alpha)}."))
     for key in ("rank_pattern", "alpha_pattern"):
         problems += _pattern_problems(raw.get(key) or {}, f"{where}: {key}")
+    base = raw.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        what = f"base_model_name_or_path must be a name or a path, found {brief(base)}."
+        problems.append(Problem(where, what))
     if problems:
         raise AlliageError(problems)
     return AdapterSettings(
         kind=kind.lower(),
-        base=raw.get("base_model_name_or_path"),
-        rank=rank,
-        alpha=float(alpha),
+        base=base,
+        rank=rank if kind == "LORA" else 0,
+        alpha=float(alpha) if kind == "LORA" else 0.0,
         rank_pattern=raw.get("rank_pattern") or {},
         alpha_pattern=raw.get("alpha_pattern") or {},
         rank_stabilised=bool(raw.get("use_rslora")),
@@ -191,7 +205,7 @@ def group_tensors(
         if found.keys() != wanted
     ]
     if not parts:
-        problems.append(Problem(where, "no adapted module in it.", nearest("lora_A", names)))
+        problems.append(Problem(where, f"no tensor of {settings.kind} in it."))
     if problems:
         raise AlliageError(problems)
     modules = {
@@ -203,20 +217,37 @@ def group_tensors(
 
 def _pattern_problems(pattern: Any, where: str) -> list[Problem]:
     if not isinstance(pattern, Mapping):
-        return [Problem(where, f"expected module names with numbers, found {pattern!r}.")]
+        return [Problem(where, f"expected module names with numbers, found {brief(pattern)}.")]
     problems = []
     for key, value in pattern.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            problems.append(Problem(where, f"{key!r} has the value {value!r}; expected a number."))
+        if not _is_number(value) or value <= 0:
+            what = f"{brief(key)} has the value {brief(value)}; expected a number."
+            problems.append(Problem(where, what))
+        found = [match for match in _CHOICE.finditer(key) if match.lastgroup]
+        if len(found) > _MOST_CHOICES or any(match["repeated"] for match in found):
+            what = f"{brief(key)} may take for ever to match."
+            fix = "Write modules' names, without repeated groups."
+            problems.append(Problem(where, what, fix))
+            continue
         try:
-            re.compile(key)
-        except re.error as error:
-            problems.append(Problem(where, f"{key!r} is no regular expression: {error}."))
+            _compiled(key)
+        except (re.error, OverflowError, RecursionError) as error:
+            problems.append(Problem(where, f"{brief(key)} is no regular expression: {error}."))
     return problems
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that counts or scales something."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**31
 
 
 def _by_pattern(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
     for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):  # PEFT's own rule
+        if _compiled(key).match(module):
             return value
     return default
+
+
+def _compiled(key: str) -> re.Pattern[str]:
+    """PEFT's own rule: the pattern fits the end of a module's name, from a dot on."""
+    return re.compile(rf"(.*\.)?({key})$")

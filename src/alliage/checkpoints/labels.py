@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_NUMBER = re.compile(r"\d{1,9}")
 _UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels without names
 
 
@@ -16,7 +17,7 @@ def config_labels(config: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     neither says what a model decides.
     """
     given = (config or {}).get("id2label")
-    if not isinstance(given, Mapping) or not all(str(key).isdecimal() for key in given):
+    if not isinstance(given, Mapping) or not all(map(_NUMBER.fullmatch, map(str, given))):
         return None
     by_number = {int(key): str(label) for key, label in given.items()}
     return named(by_number[key] for key in sorted(by_number))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|transformer_blocks)\.(\d+)(?:\.|$)")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|transformer_blocks)\.(\d{1,9})(?:\.|$)")
 
 # The first pattern that matches a module's name decides. Written for names in files and in memory
 # of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT, ViT, CLIP, GPT-2, GPT-NeoX, Llama and
@@ -111,7 +111,7 @@ _CONV1D = re.compile(r"\.(c_attn|q_attn|c_proj|c_fc)\.weight$")
 
 def is_conv1d(model_type: str | None, name: str) -> bool:
     """Whether a weight is stored as [in, out], as transformers' Conv1D does, not as [out, in]."""
-    return model_type in _CONV1D_MODELS and _CONV1D.search(name) is not None
+    return str(model_type) in _CONV1D_MODELS and _CONV1D.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

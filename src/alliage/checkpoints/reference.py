@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alliage.errors import AlliageError, Problem, UsageError, nearest
+from alliage.checkpoints.spec import is_text
+from alliage.errors import AlliageError, Problem, UsageError, brief, nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
@@ -19,6 +20,8 @@ _HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]  # where there is not
 # Read in this order of preference: never a pickle where safetensors lie beside it.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_LARGEST_JSON = 100_000_000  # bytes; the index of a model with a million tensors has fewer
+_LONGEST_NAME = 255  # bytes of a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,13 @@ def locate(ref: str | Path) -> Path:
     Raises:
         UsageError: nothing of that name, here or on the hub.
     """
-    path = Path(ref).expanduser()
-    if path.exists():
-        return path
+    path = Path(ref)
+    try:
+        path = path.expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError):  # a name too long, or the home of nobody
+        raise UsageError(Problem(brief(str(ref)), "cannot be a path here.")) from None
     text = str(ref)
     if "://" in text:
         raise UsageError(
@@ -74,6 +81,8 @@ def find_weights(path: Path) -> WeightFiles:
                 )
             )
         return WeightFiles(None, (path,))
+    if not path.is_dir():
+        raise UsageError(Problem(str(path), "is neither a folder nor a file of bytes."))
     is_adapter = (path / ADAPTER_CONFIG).is_file()
     for name in _ADAPTER_WEIGHTS if is_adapter else _WEIGHTS:
         if (path / name).is_file():
@@ -81,7 +90,7 @@ def find_weights(path: Path) -> WeightFiles:
         index = path / f"{name}.index.json"
         if index.is_file():
             return _from_index(index)
-    others = sorted(path.glob("*.safetensors"))
+    others = sorted(file for file in path.glob("*.safetensors") if file.is_file())
     if len(others) == 1 and not is_adapter:
         return WeightFiles(path, (others[0],))
     what = "adapter weights" if is_adapter else "weights"
@@ -102,7 +111,13 @@ def read_json(path: Path) -> dict[str, Any]:
         AlliageError: it does not.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_JSON + 1)
+        if len(data) > _LARGEST_JSON:
+            raise ValueError(f"it is larger than {_LARGEST_JSON} bytes")
+        content = json.loads(data.decode())
+        if not is_text(json.dumps(content, ensure_ascii=False)):
+            raise ValueError("it holds half a character")
     except (ValueError, RecursionError, OSError) as error:
         raise AlliageError(Problem(str(path), f"is not readable JSON: {error}.")) from None
     if not isinstance(content, dict):
@@ -119,20 +134,17 @@ def _from_index(index: Path) -> WeightFiles:
     folder = index.parent
     problems = []
     for file in sorted({str(file) for file in weight_map.values()}):
-        if Path(file).name != file or not _has_weight_ending(file):
+        if Path(file).name != file or not file.endswith((".safetensors", ".bin")):
             problems.append(
                 Problem(
                     str(index),
-                    f"names {file!r}; expected a weight file in the same folder.",
+                    f"names {brief(file)}; expected a weight file in the same folder.",
                     "The index is wrong or hostile: do not use it.",
                 )
             )
-        elif not (folder / file).is_file():
-            problems.append(
-                Problem(
-                    str(index), f"names {file}, which is not there.", "Fetch the missing shard."
-                )
-            )
+        elif len(file.encode(errors="replace")) > _LONGEST_NAME or not (folder / file).is_file():
+            what = f"names {brief(file)}, which is no file there."
+            problems.append(Problem(str(index), what, "Fetch the missing shard."))
     if problems:
         raise AlliageError(problems)
     mapping = {name: folder / str(file) for name, file in weight_map.items()}

@@ -12,11 +12,11 @@ import math
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from alliage.checkpoints import dtypes
-from alliage.checkpoints.spec import TensorSpec
-from alliage.errors import AlliageError, Problem
+from alliage.checkpoints.spec import TensorSpec, is_text
+from alliage.errors import AlliageError, Problem, brief
 
 _LENGTH_BYTES = 8
 _LARGEST_HEADER = 100_000_000  # the limit of the reference implementation
@@ -40,6 +40,9 @@ class SafetensorsFile:
             raise AlliageError(Problem(str(path), f"cannot be opened: {error.strerror}.")) from None
         try:
             self.specs, self.metadata = _read_header(path, self._fd)
+        except OSError as error:
+            self.close()
+            raise AlliageError(Problem(str(path), f"cannot be read: {error.strerror}.")) from None
         except BaseException:
             self.close()
             raise
@@ -76,7 +79,11 @@ def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, 
             what += f", header length {length}"
         raise AlliageError(Problem(str(path), what + ".", _DAMAGED))
     try:
-        header = json.loads(os.pread(fd, length, _LENGTH_BYTES), object_pairs_hook=_no_twins)
+        header = json.loads(
+            os.pread(fd, length, _LENGTH_BYTES).decode(),  # json itself would also take UTF-16
+            object_pairs_hook=_no_twins,
+            parse_constant=_no_constant,
+        )
     except (ValueError, RecursionError) as error:
         raise AlliageError(
             Problem(str(path), f"the header is not valid JSON: {error}.", _DAMAGED)
@@ -84,16 +91,19 @@ def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, 
     if not isinstance(header, dict):
         raise AlliageError(Problem(str(path), "the header is not a JSON object.", _DAMAGED))
 
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     problems: list[Problem] = []
-    if not isinstance(metadata, dict):
-        problems.append(Problem(str(path), "__metadata__ in the header is not an object."))
-        metadata = {}
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) and is_text(key + value) for key, value in metadata.items()
+    ):
+        what = "__metadata__ in the header is not an object of texts."
+        problems.append(Problem(str(path), what, _DAMAGED))
     specs: dict[str, TensorSpec] = {}
     ranges: list[tuple[int, int, str]] = []
     data_start = _LENGTH_BYTES + length
     for name, entry in header.items():
-        wrong = _entry_error(entry)
+        wrong = _entry_error(entry) if is_text(name) else "its name is no Unicode text."
         if wrong:
             problems.append(Problem(f"{path}: {name}", wrong, _DAMAGED))
             continue
@@ -106,7 +116,7 @@ def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, 
     problems += _range_errors(path, ranges, size - data_start, complete=not problems)
     if problems:
         raise AlliageError(problems)
-    return specs, {str(key): str(value) for key, value in metadata.items()}
+    return specs, metadata
 
 
 def _entry_error(entry: Any) -> str:
@@ -115,16 +125,26 @@ def _entry_error(entry: Any) -> str:
         return "its header entry lacks dtype, shape or data_offsets."
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or not dtypes.is_known(dtype):
-        return f"has the unknown type {dtype!r}."
-    if not isinstance(shape, list) or not all(_is_size(n) for n in shape):
-        return f"has an impossible shape {shape!r}."
+        return f"has the unknown type {brief(dtype)}."
+    if not isinstance(shape, list) or not all(_is_size(n) for n in shape) or _overflows(shape):
+        return f"has an impossible shape {brief(shape)}."
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
-        return f"has impossible offsets {offsets!r}."
+        return f"has impossible offsets {brief(offsets)}."
     expected = math.prod(shape) * dtypes.itemsize(dtype)
     found = offsets[1] - offsets[0]
     if found != expected:
-        return f"{dtype}{shape} takes {expected} bytes, its offsets {offsets} span {found}."
+        return f"{dtype}{brief(shape)} takes {expected} bytes, its offsets {offsets} span {found}."
     return ""
+
+
+def _overflows(shape: list[int]) -> bool:
+    """Whether torch cannot count such elements, or the steps between them if one size is 0."""
+    product = 1
+    for size in shape:
+        product *= max(size, 1)
+        if product >= 2**63:
+            return True
+    return False
 
 
 def _range_errors(
@@ -163,8 +183,13 @@ def _is_size(value: Any) -> bool:
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys are all different; json itself would keep the last one."""
-    counts = Counter(key for key, _ in pairs)
-    twins = [key for key, count in counts.items() if count > 1]
-    if twins:
-        raise ValueError(f"the key {twins[0]!r} appears {counts[twins[0]]} times")
-    return dict(pairs)
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        [(twin, count)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twin!r} appears {count} times")
+    return content
+
+
+def _no_constant(name: str) -> NoReturn:
+    """NaN and Infinity, which json takes though JSON has no such numbers."""
+    raise ValueError(f"{name} is no number of JSON")

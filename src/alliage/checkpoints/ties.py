@@ -41,7 +41,7 @@ def declared_ties(
     """
     if config is None:
         return {}
-    default = config.get("model_type") in _TIED_BY_DEFAULT
+    default = str(config.get("model_type")) in _TIED_BY_DEFAULT
     if not config.get("tie_word_embeddings", default):
         return {}
     ties: dict[str, str] = {}

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from alliage.checkpoints import dtypes
-from alliage.checkpoints.spec import TensorSpec
+from alliage.checkpoints.spec import TensorSpec, is_text
 from alliage.errors import AlliageError, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+_DAMAGED = (
+    "The file is damaged, incomplete, or in the format from before PyTorch 1.6: "
+    "fetch it again or save it as safetensors."
+)
+_LOCAL_HEADER = 30  # bytes before the name in a zip archive's member
 
 
 class TorchFile:
@@ -30,6 +38,8 @@ class TorchFile:
         import torch
 
         self.path = path
+        records = _records(path)
+        self._size = path.stat().st_size
         try:
             loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except pickle.UnpicklingError as error:
@@ -37,24 +47,22 @@ class TorchFile:
                 Problem(
                     str(path),
                     "holds objects other than tensors, which would be code to run: "
-                    f"{str(error).splitlines()[0]}",
+                    f"{_first_line(error)}",
                     "Refused. If you trust its author, convert it where it can do no harm: "
                     'python -c "import sys, torch, safetensors.torch as s; '
                     "s.save_file({k: v.clone() for k, v in torch.load(sys.argv[1], "
                     f"weights_only=False).items()}}, 'model.safetensors')\" {path}",
                 )
             ) from None
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            raise AlliageError(
-                Problem(
-                    str(path),
-                    f"is not a readable PyTorch file: {str(error).splitlines()[0]}",
-                    "The file is damaged, incomplete, or in the format from before PyTorch 1.6: "
-                    "fetch it again or save it as safetensors.",
-                )
-            ) from None
+        except Exception as error:  # damaged pickles fail in as many ways as there are opcodes
+            what = f"is not a readable PyTorch file: {_first_line(error)}"
+            raise AlliageError(Problem(str(path), what, _DAMAGED)) from None
         others = (
-            [key for key, value in loaded.items() if not isinstance(value, torch.Tensor)]
+            [
+                key
+                for key, value in loaded.items()
+                if not (isinstance(key, str) and is_text(key) and isinstance(value, torch.Tensor))
+            ]
             if isinstance(loaded, dict)
             else [type(loaded).__name__]
         )
@@ -78,14 +86,30 @@ class TorchFile:
                     Problem(f"{path}: {name}", f"has the unsupported type {tensor.dtype}.")
                 )
                 continue
+            if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+                what = f"is a {tensor.layout} tensor on {tensor.device}; expected a dense one."
+                problems.append(Problem(f"{path}: {name}", what))
+                continue
+            stored = tensor.untyped_storage().nbytes()
+            if tensor.nbytes > stored:
+                what = f"claims {tensor.nbytes} bytes and has {stored}: an expanded view."
+                fix = "Save it with contiguous()."
+                problems.append(Problem(f"{path}: {name}", what, fix))
+                continue
             self.specs[name] = TensorSpec(name, tuple(tensor.shape), code, path, -1)
         if problems:
             raise AlliageError(problems)
+        if _places(loaded.values()) != records:
+            what = "is not a readable PyTorch file: its tensors are not the archive's records."
+            raise AlliageError(Problem(str(path), what, _DAMAGED))
 
     def read_into(self, spec: TensorSpec, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with a tensor's bytes from element `start` on, as stored."""
         import torch
 
+        if self.path.stat().st_size < self._size:  # touching the lost part would end the process
+            what = "the file became shorter while it was read."
+            raise AlliageError(Problem(f"{self.path}: {spec.name}", what))
         stop = start + len(buffer) // dtypes.itemsize(spec.dtype)
         flat = self._tensors[spec.name].reshape(-1)[start:stop]
         torch.frombuffer(buffer, dtype=torch.uint8).copy_(flat.contiguous().view(torch.uint8))
@@ -105,3 +129,41 @@ class TorchFile:
     def close(self) -> None:
         """Let go of the mapping."""
         self._tensors = {}
+
+
+def _records(path: Path) -> list[tuple[int, int]]:
+    """(offset, bytes) of the tensors' records in the archive, counted from the first of them.
+
+    Raises:
+        AlliageError: it is no zip archive, or a compressed one, which could unfold without end.
+    """
+    found = []
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise zipfile.BadZipFile(f"{member.filename} is compressed")
+                if member.file_size and member.filename.partition("/")[2].startswith("data/"):
+                    file.seek(member.header_offset + _LOCAL_HEADER - 4)
+                    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+                    offset = member.header_offset + _LOCAL_HEADER + name + extra
+                    found.append((offset, member.file_size))
+    except Exception as error:  # zipfile, too, is not made for hostile input
+        what = f"is not a readable PyTorch file: {_first_line(error)}"
+        raise AlliageError(Problem(str(path), what, _DAMAGED)) from None
+    return _from_first(found)
+
+
+def _places(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    """(offset, bytes) of the tensors' storages in the mapped file, counted from the first."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return _from_first((each.data_ptr(), each.nbytes()) for each in storages if each.nbytes())
+
+
+def _from_first(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    ordered = sorted(set(ranges))
+    return [(start - ordered[0][0], size) for start, size in ordered]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
