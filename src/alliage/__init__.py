@@ -14,6 +14,7 @@ _VERBS = {
     "open": "alliage.checkpoints",
     "compare": "alliage.geometry",
     "merge": "alliage.merging",
+    "apply": "alliage.merging.applying",
     "prune": "alliage.pruning",
     "tune": "alliage.tuning",
     "evaluate": "alliage.evaluation",
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from alliage.evaluation import evaluate as evaluate
     from alliage.geometry import compare as compare
     from alliage.merging import merge as merge
+    from alliage.merging.applying import apply as apply
     from alliage.pruning import prune as prune
     from alliage.tuning import tune as tune
 
-__all__ = ["__version__", "compare", "evaluate", "merge", "open", "prune", "tune"]
+__all__ = ["__version__", "apply", "compare", "evaluate", "merge", "open", "prune", "tune"]
 
 
 def __getattr__(name: str) -> Any:

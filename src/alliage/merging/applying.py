@@ -1,0 +1,169 @@
+"""An adapter applied to its base: one full checkpoint, streamed like any merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from os import cpu_count
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.card import model_card
+from alliage.checkpoints.names import is_task_head
+from alliage.checkpoints.reference import CONFIG, read_json
+from alliage.checkpoints.writer import OutputFolder
+from alliage.errors import Problem, UsageError
+from alliage.merging.engine import RunRecord, run
+from alliage.merging.heads import FOLDER as HEADS
+from alliage.merging.planning import plan
+from alliage.merging.recipe import parse_recipe
+
+OnEvent = Callable[[str, int, int], None]
+
+# PEFT's type of task, or what Alliage's tuning recorded -> transformers' table of classes.
+_TABLES = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "token-classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+}
+
+
+def apply(
+    adapter: str | Path,
+    *,
+    out: str | Path,
+    base: str | Path | None = None,
+    scale: float = 1.0,
+    dtype: str | None = None,
+    threads: int | None = None,
+    on_event: OnEvent | None = None,
+) -> RunRecord:
+    """Write θ_base + s·ΔW of a LoRA or (IA)3 adapter as a full checkpoint, in constant memory.
+
+    It is the merge of one model by task arithmetic (arXiv:2212.04089) with weight 1. A task head
+    that the adapter saved whole becomes the model's own, whatever the scale, so the result predicts
+    as the adapted model does.
+
+    Args:
+        adapter: a PEFT adapter, as `alliage.open` takes it.
+        out: the new folder.
+        base: the model it adapts; by default the one that its settings name.
+        scale: s, any finite number; −1 takes away what was learned.
+        dtype: of the output; the base's own by default.
+        threads: workers; all cores by default.
+        on_event: called with (stage, done, total) as the work goes on.
+
+    Raises:
+        UsageError: no adapter, no base known, or `out` exists.
+        AlliageError: the adapter does not fit the base; every misfit.
+    """
+    with open_checkpoint(adapter, base=base) as opened:
+        if opened.adapter is None:
+            fix = "A sum of full models: `alliage arithmetic`."
+            raise UsageError(Problem(opened.ref, "is a full model; expected an adapter.", fix))
+        if opened.base is None:
+            what = "is an adapter that names no base."
+            raise UsageError(Problem(opened.ref, what, "Give the base (--base)."))
+        content = {
+            "method": "task_arithmetic",
+            "base": opened.base.ref,
+            "models": [str(adapter)],
+            "parameters": {"scale": scale},
+            "dtype": dtype,
+        }
+        made = plan(parse_recipe(content), out=out, threads=threads or cpu_count() or 1)
+        made.raise_problems()
+        if not made.left_apart:
+            return run(made, out, on_event=on_event)
+        with OutputFolder(out) as folder:
+            body = folder.staging / "body"
+            record = run(made, body, on_event=on_event)
+            written = _seat_head(folder, body, opened)
+        return replace(record, out=Path(out), bytes_written=written)
+
+
+def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
+    """Move a body and the head left apart from it to `folder`, as one model; bytes of weights."""
+    (source,) = (body / HEADS).glob("*/head.safetensors")
+    decided = read_json(source.with_name("head.json"))
+    record = provenance.read(body)
+    assert record is not None
+    with open_checkpoint(body) as merged, open_checkpoint(source) as head:
+        files = [*merged.weight_files, source]
+        names = {
+            file: f"model-{number:05d}-of-{len(files):05d}.safetensors"
+            for number, file in enumerate(files, start=1)
+        }
+        specs = {**merged.specs(), **head.specs()}
+        config = merged.config
+        shapes = [spec.shape for name, spec in head.specs().items() if is_task_head(name)]
+    for file in files:
+        file.rename(folder.staging / names[file])
+    places = {name: names[spec.file] for name, spec in sorted(specs.items())}
+    total = sum(spec.nbytes for spec in specs.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    folder.add_json("model.safetensors.index.json", index)
+    rmtree(body / HEADS)
+    for name in (f"{files[0].name}.index.json", CONFIG, provenance.FILE, "README.md"):
+        (body / name).unlink(missing_ok=True)
+    for item in body.iterdir():
+        item.rename(folder.staging / item.name)
+    body.rmdir()
+    folder.add_companions(adapter)  # a tokenizer of its own goes before the base's
+    if config is not None:
+        folder.add_json(CONFIG, config | _decides(adapter, config, decided, shapes))
+    facts = {key: decided[key] for key in ("task", "kind", "labels")}
+    described = provenance.describe(
+        "apply", record["recipe"], record["inputs"], folder.staging, **facts
+    )
+    folder.add_json(provenance.FILE, described)
+    summary = f"The adapter `{adapter.name}` applied to its base, with its task head."
+    folder.add_text("README.md", model_card(folder.out.name, summary, described))
+    return sum((folder.staging / name).stat().st_size for name in names.values())
+
+
+def _decides(
+    adapter: Checkpoint,
+    config: Mapping[str, Any],
+    head: Mapping[str, Any],
+    shapes: Sequence[tuple[int, ...]],
+) -> dict[str, Any]:
+    """What config.json must say of the head: the architecture, and the labels by number."""
+    found: dict[str, Any] = {}
+    architecture = _architecture(adapter, config, head["kind"])
+    if architecture is not None:
+        found["architectures"] = [architecture]
+    layers = [shape for shape in shapes if len(shape) == 2]
+    if layers:
+        # Hidden layers of a head are square: dense, pre_classifier.
+        outputs, _ = next((shape for shape in layers if shape[0] != shape[1]), layers[0])
+        labels = head["labels"] or [f"LABEL_{number}" for number in range(outputs)]
+        found["id2label"] = dict(enumerate(labels))
+        found["label2id"] = {label: number for number, label in enumerate(labels)}
+    return found
+
+
+def _architecture(adapter: Checkpoint, config: Mapping[str, Any], kind: str | None) -> str | None:
+    """The adapted model's class; nothing where neither PEFT nor Alliage noted one."""
+    assert adapter.adapter is not None
+    settings = adapter.adapter.raw
+    noted = settings.get("auto_mapping")
+    if isinstance(noted, Mapping) and isinstance(noted.get("base_model_class"), str):
+        return str(noted["base_model_class"])
+    table = _TABLES.get(str(settings.get("task_type") or kind))
+    if table is None:
+        return None
+    try:
+        from transformers.models.auto import modeling_auto
+    except ImportError:  # whoever loads the model names its class anyway
+        return None
+    name = getattr(modeling_auto, table).get(config.get("model_type"))
+    return name if isinstance(name, str) else None
