@@ -112,7 +112,7 @@ class TorchFile:
             raise AlliageError(Problem(f"{self.path}: {spec.name}", what))
         stop = start + len(buffer) // dtypes.itemsize(spec.dtype)
         flat = self._tensors[spec.name].reshape(-1)[start:stop]
-        torch.frombuffer(buffer, dtype=torch.uint8).copy_(flat.contiguous().view(torch.uint8))
+        torch.frombuffer(buffer, dtype=flat.dtype).copy_(flat)
 
     def shared(self) -> dict[str, str]:
         """Names that are the same storage as another: later name -> first name."""

@@ -59,10 +59,11 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config or {}
     layers = {layer_of(name) for name in specs} - {None}
     adapter = checkpoint.adapter
+    names = config.get("architectures")
     return {
         "ref": checkpoint.ref,
         "path": str(checkpoint.path),
-        "architecture": (config.get("architectures") or [None])[0],
+        "architecture": names[0] if isinstance(names, list) and names else None,
         "model_type": config.get("model_type"),
         "files": [file.name for file in checkpoint.weight_files],
         "tensors": len(specs),
