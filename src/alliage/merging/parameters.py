@@ -99,7 +99,7 @@ def problems(value: Any, declared: Parameter, where: str) -> list[Problem]:
 
 def is_rules(value: Any) -> bool:
     """Whether a value has the form of rules by the tensor's name."""
-    return isinstance(value, list) and isinstance(value[0], dict)
+    return isinstance(value, list) and any(isinstance(first, dict) for first in value[:1])
 
 
 def depth_of(name: str, layers: int, *, first: int = 0, dialect: str = "paper") -> float:
@@ -155,7 +155,7 @@ def _wrong_rule(rule: Any, declared: Parameter, where: str, more: bool) -> Itera
         yield Problem(where, "has no filter, so that the rules after it never apply.", fix)
     if "value" not in rule:
         yield Problem(where, "has no value.", "Write value: beside filter:.")
-    elif is_rules(rule["value"] or None):
+    elif is_rules(rule["value"]):
         yield Problem(f"{where}.value", "holds rules itself.", "Give a number or a list of them.")
     else:
         yield from problems(rule["value"], declared, f"{where}.value")

@@ -26,10 +26,10 @@ from pydantic_core import PydanticCustomError
 from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
 from alliage.merging import parameters
+from alliage.merging.dialects import Dialect, preset
 from alliage.merging.registry import Method, Parameter, describe
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
-Dialect = Literal["paper", "mergekit", "peft", "fusion_bench", "sd_mecha"]
 
 
 def _ascending(layers: tuple[int, int]) -> tuple[int, int]:
@@ -145,6 +145,12 @@ class MergeRecipe(BaseModel):
         """What reading the recipe took differently from how it was written, for people."""
         return self._notes
 
+    def with_notes(self, notes: Sequence[str]) -> MergeRecipe:
+        """The same recipe with `notes`."""
+        recipe = self.model_copy()
+        recipe._notes = tuple(notes)
+        return recipe
+
     @property
     def refs(self) -> tuple[str, ...]:
         """Every model's reference once, in the order of the recipe, without the base."""
@@ -249,13 +255,12 @@ class MergeRecipe(BaseModel):
                     what = f"its models give different layers, but {method.name} compares each "
                     fix = "Give the same layers of all of them."
                     yield Problem(f"slices[{i}]", what + "with the base's layer of its place.", fix)
-        if self.dialect != "paper":
-            from alliage.merging.dialects import preset
-
-            try:
-                preset(self.dialect, self.method)
-            except UsageError as error:
-                yield from error.problems
+        groups = [("models", len(self.models))] if self.models else []
+        groups += [(f"slices[{i}].models", len(p.models)) for i, p in enumerate(self.slices)]
+        for where, count in groups:
+            if method.models is not None and count != method.models:
+                what = f"{method.name} merges exactly {method.models}, found {count}."
+                yield Problem(where, what)
 
     def _slice_indices(self) -> Sequence[int | None]:
         return range(len(self.slices)) if self.slices else (None,)
@@ -265,10 +270,7 @@ class MergeRecipe(BaseModel):
         shared: list[_Scope] = [self.parameters]
         if slice_index is not None:
             shared.insert(0, self.slices[slice_index].parameters)
-        if self.dialect != "paper":  # the methods' own defaults are the papers'
-            from alliage.merging.dialects import preset
-
-            shared.append(preset(self.dialect, self.method))
+        shared.append(preset(self.dialect, self.method))
         if not declared.per_model:
             return [shared]
         entries = self.models if slice_index is None else self.slices[slice_index].models
@@ -378,5 +380,4 @@ def _relative_to(folders: Sequence[Path], recipe: MergeRecipe) -> MergeRecipe:
 
 
 def _found(folders: Sequence[Path], ref: str) -> str:
-    found = (recipes.resolve(folder, ref) for folder in folders)
-    return next((path for path in found if path != ref), ref)
+    return next((str(folder / ref) for folder in folders if (folder / ref).exists()), ref)
