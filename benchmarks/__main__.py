@@ -1,4 +1,4 @@
-"""Run every benchmark: `python -m benchmarks`, or some: `python -m benchmarks merge_memory`."""
+"""Run every benchmark: `python -m benchmarks`, or some: `python -m benchmarks merging`."""
 
 from __future__ import annotations
 

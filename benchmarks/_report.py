@@ -25,7 +25,8 @@ def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "load_at_start": round(_LOAD_AT_START, 1),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
@@ -66,6 +67,16 @@ def replace_section(text: str, name: str, section: str) -> str:
     return new if found else f"{text.rstrip()}\n\n{marked}"
 
 
+def _processor() -> str:
+    """The processor's model, which the platform module does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def _section(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str) -> str:
     columns = list(rows[0])
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
@@ -73,7 +84,8 @@ def _section(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str
     table = "".join(f"| {line} |\n" for line in lines)
     on = machine()
     where = (
-        f"{on['cores']} cores ({on['processor']}, load {on['load_at_start']} before the start), "
+        f"{on['cores']} cores ({on['processor']}, {on['memory']}, "
+        f"load {on['load_at_start']} before the start), "
         f"{on['system']}, Python {on['python']}."
     )
     parts = [f"## {title}\n", f"`python -m benchmarks {name}` on {where}\n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import pytest
 
 from benchmarks import _report
@@ -40,3 +41,6 @@ def test_the_json_holds_rows_machine_and_details(home):
     assert content["rows"] == ROWS
     assert content["seconds"] == 1.5
     assert content["machine"]["cores"] >= 1
+    total = psutil.virtual_memory().total / 2**30
+    assert content["machine"]["memory"] == f"{total:.0f} GiB"
+    assert content["machine"]["processor"]

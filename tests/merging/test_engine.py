@@ -380,7 +380,7 @@ def test_inputs_are_not_changed(family, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_model(tmp_path):
     """A ten times larger model takes no more anonymous memory."""
-    from benchmarks.merge_memory import measure
+    from benchmarks.merge_scaling import measure_run
 
     peaks = {}
     for label, layers in (("small", 2), ("large", 20)):
@@ -392,7 +392,10 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
                 for i in range(layers)
             }
             save_file(tensors, tmp_path / label / name / "model.safetensors")
-        peaks[label] = measure(tmp_path / label, memory=64 * 2**20)["peak"]
+        home = tmp_path / label
+        chosen = {"method": "ties", "base": str(home / "base")}
+        chosen["models"] = [str(home / name) for name in "abc"]
+        peaks[label] = measure_run(chosen, home / "out", memory=64 * 2**20)["peak"]
     one_large_model = 20 * 2**20 * 4
     assert peaks["large"] < one_large_model + 16 * 2**20
     assert peaks["large"] < 1.5 * peaks["small"] + 16 * 2**20
