@@ -46,3 +46,66 @@ def test_what_is_no_yaml_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         recipes.read_yaml(tmp_path / "none.yml")
+
+
+def test_numbers_are_those_of_yaml_1_2_and_dates_are_text():
+    text = "{a: 1e-5, b: 2E3, c: -1.5e+2, d: .5e1, e: 2024-01-01, f: 1e, g: 12, h: yes}"
+    assert recipes.parse_yaml(text, "x") == {
+        "a": 1e-5, "b": 2000.0, "c": -150.0, "d": 5.0, "e": "2024-01-01", "f": "1e", "g": 12,
+        "h": True,
+    }  # fmt: skip
+
+
+def test_aliases_and_merged_mappings_are_read():
+    text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, b: 2, e: [*x, *x]}"
+    assert recipes.parse_yaml(text, "x") == {
+        "a": {"b": 1}, "c": {"b": 1}, "d": {"b": 2, "e": [{"b": 1}, {"b": 1}]},
+    }  # fmt: skip
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "stands for more than 100000 values"),
+        (MERGES, "stands for more than 100000 values"),
+        ("a: &a [*a]", "an alias stands for what it is in"),
+        ("a: &a {b: {c: *a}}", "an alias stands for what it is in"),
+        ("a: 1\nb: 2\na: 3", "x.yml:3:1: is not valid YAML: the key 'a' is there twice."),
+        ("b: {a: 1, a: 1}", "the key 'a' is there twice"),
+        ("[" * 51 + "]" * 51, "x.yml:1:51: is not valid YAML: more than 50 levels"),
+        ("{a: " * 3000, "more than 50 levels"),
+        ("- " * 3000, "more than 50 levels"),
+        ("a: !!python/object/apply:os.system [true]", "python/object/apply:os.system is not al"),
+        ("a: !!float x", "the tag tag:yaml.org,2002:float is not allowed"),
+        ("a: !mine 1", "the tag !mine is not allowed"),
+        ("? [a]\n: 1", "a key must be text"),
+        ("a: " + "9" * 5000, "is not valid YAML: Exceeds the limit"),
+        ("a: 1\n---\nb: 2", "is not valid YAML: but found another document"),
+    ],
+)
+def test_hostile_yaml_is_refused_before_anything_is_built(text, expected):
+    with pytest.raises(UsageError) as caught:
+        recipes.parse_yaml(text, "x.yml")
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_file_too_large_for_a_recipe_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_bytes(b"#" * (recipes.LARGEST_FILE + 1))
+    with pytest.raises(UsageError, match="is larger than 1048576 bytes"):
+        recipes.read_yaml(path)
+
+
+def test_a_long_value_is_cut_in_the_message():
+    with pytest.raises(UsageError) as caught:
+        recipes.parse({"epochs": "x" * 10_000}, Outer, "tune.yml")
+    assert len(str(caught.value)) < 400
