@@ -89,7 +89,12 @@ def _recipe(
     from alliage.merging import load_recipe, parse_recipe
 
     if method is not None:
-        content = {"method": method, "base": base, "dtype": dtype, **_parse(settings, inputs)}
+        content = {
+            "method": method,
+            "base": base,
+            "dtype": dtype,
+            **_parse(method, settings, inputs),
+        }
         return parse_recipe(content, where="command line")
     if len(inputs) != 1 or not inputs[0].endswith((".yml", ".yaml")):
         raise UsageError(
@@ -108,31 +113,43 @@ def _recipe(
     return load_recipe(Path(inputs[0]))
 
 
-def _parse(settings: list[str], models: list[str]) -> dict[str, Any]:
-    """The models and parameters that options ask for, as a recipe has them."""
-    import yaml
+def _parse(method: str, settings: list[str], models: list[str]) -> dict[str, Any]:
+    """The models and parameters that options ask for, as a recipe has them.
 
+    A list is one value for each model; for a parameter that all models share it is a gradient, and
+    a list of mappings is rules by the tensor's name (see alliage.merging.parameters).
+    """
+    from alliage.merging import describe
+    from alliage.recipes import parse_yaml
+
+    declared = describe(method).parameters
     parameters: dict[str, Any] = {}
     lists: dict[str, list[Any]] = {}
-    problems = []
+    problems: list[Problem] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
+        where = f"--set {setting}"
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text, where)
             if isinstance(value, str) and "," in value:
-                value = [yaml.safe_load(part) for part in text.split(",")]
-        except yaml.YAMLError:
-            value = None
+                value = [parse_yaml(part, where) for part in text.split(",")]
+        except UsageError as error:
+            what = f"expected KEY=VALUE; VALUE {error.problems[0].what}"
+            problems.append(Problem(where, what))
+            continue
         values = value if isinstance(value, list) else [value]
+        shared = key in declared and not declared[key].per_model
         if not equals or value is None:
-            problems.append(Problem(f"--set {setting}", "expected KEY=VALUE."))
+            problems.append(Problem(where, "expected KEY=VALUE."))
+        elif shared or any(isinstance(each, dict) for each in values):
+            parameters[key] = value
         elif len(values) == 1:
             parameters[key] = values[0]
         elif len(values) == len(models):
             lists[key] = values
         else:
             what = f"{len(values)} values for {len(models)} models."
-            problems.append(Problem(f"--set {setting}", what, "Give one, or one for each model."))
+            problems.append(Problem(where, what, "Give one, or one for each model."))
     if problems:
         raise UsageError(problems)
     entries = [
