@@ -139,7 +139,10 @@ def shown(value: Any) -> str:
 def resolve(folder: Path, ref: str) -> str:
     """A reference in a recipe: a local path counts from the recipe's folder, hub ids stay."""
     local = folder / ref
-    return str(local) if local.exists() else ref
+    try:
+        return str(local) if local.exists() else ref
+    except OSError:  # too long for a path
+        return ref
 
 
 def parse(content: Any, model: type[_Model], where: str) -> _Model:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import struct
+import time
 import zipfile
 
 import pytest
@@ -14,8 +15,9 @@ from safetensors.torch import save_file
 import alliage
 from alliage.checkpoints.adapter import parse_settings
 from alliage.checkpoints.labels import config_labels
-from alliage.checkpoints.names import is_conv1d, layer_of
+from alliage.checkpoints.names import align, is_conv1d, layer_of
 from alliage.errors import AlliageError, UsageError
+from alliage.vectors import open as open_vector
 from tests.fuzz.pickle_files import payloads
 
 
@@ -327,3 +329,23 @@ def test_a_bin_that_shrinks_while_it_is_read(tmp_path):
         os.truncate(tmp_path / "pytorch_model.bin", 5000)
         with pytest.raises(AlliageError, match="became shorter"):
             checkpoint.read("a")
+
+
+def test_names_that_share_nothing_are_compared_in_no_time():
+    """Each with a prefix of its own, which might be the one that the models differ by."""
+    one, other = ([f"{side}{k}.layers.weight" for k in range(20_000)] for side in "ab")
+    started = time.process_time()
+    assert align(one, other).pairs == {}
+    assert time.process_time() - started < 10
+
+
+def test_the_nearest_names_are_sought_for_the_first_problems_only(tmp_path):
+    """Among thousands of tensors of another architecture each search takes a second."""
+    for name, part in (("base", "encoder"), ("tuned", "decoder")):
+        tensors = {f"{part}.layers.{k}.weight": torch.zeros(1) for k in range(300)}
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    with pytest.raises(AlliageError) as caught:
+        open_vector(tmp_path / "tuned", tmp_path / "base")
+    assert len(caught.value.problems) == 600
+    assert 0 < sum("Did you mean" in str(problem) for problem in caught.value.problems) < 20

@@ -6,6 +6,7 @@ Pure text: names in, names out.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -105,6 +106,8 @@ def is_task_head(name: str) -> bool:
     return is_head(name) and _SHARED_HEAD.search(name) is None
 
 
+_PREFIXES = 16  # tried on either side: each takes a walk over all names
+
 _CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 _CONV1D = re.compile(r"\.(c_attn|q_attn|c_proj|c_fc)\.weight$")
 
@@ -133,8 +136,8 @@ def align(base: Collection[str], tuned: Collection[str]) -> Alignment:
     """Match names that differ at most by a leading model prefix.
 
     A bare encoder saves "encoder.layer.0…", the same encoder under a task head
-    "bert.encoder.layer.0…". The prefix that matches most names wins; without any, names match
-    as they are.
+    "bert.encoder.layer.0…". Of each side's most frequent prefixes, the one that matches most names
+    wins; without any, names match as they are.
     """
     best: dict[str, str] = {}
     tuned_names = set(tuned)
@@ -166,4 +169,5 @@ def align(base: Collection[str], tuned: Collection[str]) -> Alignment:
 
 
 def _leading(names: Iterable[str]) -> set[str]:
-    return {name.partition(".")[0] + "." for name in names if "." in name}
+    counts = Counter(name.partition(".")[0] + "." for name in names if "." in name)
+    return {prefix for prefix, _ in counts.most_common(_PREFIXES)}

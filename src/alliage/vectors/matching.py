@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import align, is_head, is_task_head
 from alliage.errors import Problem, nearest
+
+_HINTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +84,25 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
                 Problem(
                     f"{tuned_specs[name].file}: {name}",
                     "is not in the base.",
-                    f"Another architecture? {nearest(name, base_specs)}",
+                    f"Another architecture? {_hint(name, base_specs, problems)}".strip(),
                 )
             )
-    problems += [
-        Problem(
-            f"{tuned.ref}: {name}",
-            f"is in the base ({base.ref}) but not in the tuned model.",
-            f"Another architecture, or an incomplete save? {nearest(name, tuned_specs)}",
-        )
-        for name in alignment.missing
-        if not is_head(name) and base_specs[name].is_weight and name not in base.ties
-    ]
+    for name in alignment.missing:
+        if not is_head(name) and base_specs[name].is_weight and name not in base.ties:
+            hint = _hint(name, tuned_specs, problems)
+            problems.append(
+                Problem(
+                    f"{tuned.ref}: {name}",
+                    f"is in the base ({base.ref}) but not in the tuned model.",
+                    f"Another architecture, or an incomplete save? {hint}".strip(),
+                )
+            )
     return Match(pairs, tuple(heads), tuple(problems))
+
+
+def _hint(name: str, known: Collection[str], problems: Sequence[Problem]) -> str:
+    """The nearest names, for the first problems: a search among thousands takes a second each."""
+    return nearest(name, known) if len(problems) < _HINTS else ""
 
 
 def _decide_alike(one: Checkpoint, other: Checkpoint) -> bool:
