@@ -109,3 +109,10 @@ def test_a_long_value_is_cut_in_the_message():
     with pytest.raises(UsageError) as caught:
         recipes.parse({"epochs": "x" * 10_000}, Outer, "tune.yml")
     assert len(str(caught.value)) < 400
+
+
+def test_a_reference_that_can_be_no_path_stays_as_it_is(tmp_path):
+    for ref in ("x" * 5000, "~no-such-user/model", "a\0b", "org/model"):
+        assert recipes.resolve(tmp_path, ref) == ref
+    (tmp_path / "model").mkdir()
+    assert recipes.resolve(tmp_path, "model") == str(tmp_path / "model")

@@ -136,13 +136,17 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def exists(folder: Path, ref: str) -> bool:
+    """Whether a reference is a path that is there, from a folder; no for what cannot be a path."""
+    try:
+        return (folder / Path(ref).expanduser()).exists()
+    except (OSError, RuntimeError):  # a name too long, or a user who is not there
+        return False
+
+
 def resolve(folder: Path, ref: str) -> str:
     """A reference in a recipe: a local path counts from the recipe's folder, hub ids stay."""
-    local = folder / ref
-    try:
-        return str(local) if local.exists() else ref
-    except OSError:  # too long for a path
-        return ref
+    return str(folder / Path(ref).expanduser()) if exists(folder, ref) else ref
 
 
 def parse(content: Any, model: type[_Model], where: str) -> _Model:

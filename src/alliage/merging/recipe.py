@@ -255,12 +255,6 @@ class MergeRecipe(BaseModel):
                     what = f"its models give different layers, but {method.name} compares each "
                     fix = "Give the same layers of all of them."
                     yield Problem(f"slices[{i}]", what + "with the base's layer of its place.", fix)
-        groups = [("models", len(self.models))] if self.models else []
-        groups += [(f"slices[{i}].models", len(p.models)) for i, p in enumerate(self.slices)]
-        for where, count in groups:
-            if method.models is not None and count != method.models:
-                what = f"{method.name} merges exactly {method.models}, found {count}."
-                yield Problem(where, what)
 
     def _slice_indices(self) -> Sequence[int | None]:
         return range(len(self.slices)) if self.slices else (None,)
@@ -339,7 +333,7 @@ def split_lora(ref: str) -> tuple[str, str | None]:
 
 def _split(ref: str, folders: Sequence[Path]) -> tuple[str, str | None]:
     def exists(part: str) -> bool:
-        return any((folder / Path(part).expanduser()).exists() for folder in folders)
+        return any(recipes.exists(folder, part) for folder in folders)
 
     if "+" not in ref or exists(ref):
         return ref, None
@@ -380,4 +374,5 @@ def _relative_to(folders: Sequence[Path], recipe: MergeRecipe) -> MergeRecipe:
 
 
 def _found(folders: Sequence[Path], ref: str) -> str:
-    return next((str(folder / ref) for folder in folders if (folder / ref).exists()), ref)
+    there = (recipes.resolve(folder, ref) for folder in folders if recipes.exists(folder, ref))
+    return next(there, ref)
