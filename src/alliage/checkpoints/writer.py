@@ -133,13 +133,13 @@ class OutputFolder:
             shutil.rmtree(self.staging, ignore_errors=True)
             return
         try:
-            _sync(self.staging)
+            sync_folder(self.staging)
             refuse_existing(self.out)  # it may have appeared meanwhile
             self.staging.rename(self.out)
         except BaseException:
             shutil.rmtree(self.staging, ignore_errors=True)
             raise
-        _sync(self.out.parent)
+        sync_folder(self.out.parent)
 
     def add_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
@@ -164,15 +164,22 @@ class TensorWriter:
     Leaving the `with` block without an error checks that every byte was written and syncs.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        """Make the files in `folder` at their full size, with headers and index."""
+    def __init__(self, folder: Path, layout: Layout, *, resume: bool = False) -> None:
+        """Make the files in `folder` at their full size, with headers and index.
+
+        Args:
+            folder: where they go.
+            layout: what they are.
+            resume: whether files that are there already hold some of the output.
+        """
         self._places: dict[str, tuple[int, TensorSpec]] = {}
         self._fds: list[int] = []
         self._missing = 0
         self._lock = threading.Lock()
         try:
             for file, specs in layout.shards.items():
-                fd = os.open(folder / file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                new = os.O_CREAT if resume else os.O_CREAT | os.O_EXCL
+                fd = os.open(folder / file, os.O_RDWR | new, 0o644)
                 self._fds.append(fd)
                 header = layout.headers[file]
                 data = sum(spec.nbytes for spec in specs)
@@ -203,6 +210,16 @@ class TensorWriter:
         if not again:
             with self._lock:
                 self._missing -= len(data)
+
+    def skip(self, nbytes: int) -> None:
+        """Count bytes that an interrupted run has written."""
+        with self._lock:
+            self._missing -= nbytes
+
+    def sync(self) -> None:
+        """Make durable what was written so far; other threads may go on writing."""
+        for fd in self._fds:
+            os.fdatasync(fd)
 
     def copy(self, name: str, source: Checkpoint, source_name: str) -> None:
         """Copy a whole tensor from an open checkpoint, byte for byte."""
@@ -252,7 +269,8 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -9,10 +9,14 @@ from typing import Any
 
 from alliage.merging.engine import RunRecord, run
 from alliage.merging.methods.average import average
+from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.factor_average import factor_average
+from alliage.merging.methods.passthrough import passthrough
+from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
-from alliage.merging.planning import Plan, plan
+from alliage.merging.plan import Plan
+from alliage.merging.planning import plan
 from alliage.merging.recipe import MergeRecipe, load_recipe, parse_recipe
 from alliage.merging.registry import describe, get_method, list_methods, method
 
@@ -21,6 +25,8 @@ __all__ = [
     "Plan",
     "RunRecord",
     "average",
+    "dare_linear",
+    "dare_ties",
     "describe",
     "factor_average",
     "get_method",
@@ -29,8 +35,10 @@ __all__ = [
     "merge",
     "method",
     "parse_recipe",
+    "passthrough",
     "plan",
     "run",
+    "slerp",
     "task_arithmetic",
     "ties",
 ]
@@ -45,6 +53,8 @@ def merge(
     dtype: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    dialect: str = "paper",
+    resume: bool = False,
     **parameters: Any,
 ) -> RunRecord:
     """Merge models into a new checkpoint.
@@ -57,6 +67,8 @@ def merge(
         dtype: of the output; the base's own by default.
         threads: workers; all cores by default.
         device: "cpu" or "cuda".
+        dialect: whose defaults and conventions are followed.
+        resume: go on where an interrupted merge to `out` ended.
         parameters: of the method, such as density=0.2.
 
     Raises:
@@ -68,7 +80,7 @@ def merge(
         if isinstance(models, Mapping)
         else [{"model": str(ref)} for ref in models]
     )
-    content = {"method": method, "base": base and str(base), "models": entries}
-    recipe = parse_recipe(content | {"parameters": parameters, "dtype": dtype})
-    made = plan(recipe, out=out, threads=threads or cpu_count() or 1)
-    return run(made, out, device=device)
+    content: dict[str, Any] = {"method": method, "base": base and str(base), "models": entries}
+    content |= {"parameters": parameters, "dtype": dtype, "dialect": dialect}
+    made = plan(parse_recipe(content), out=out, threads=threads or cpu_count() or 1, resume=resume)
+    return run(made, out, device=device, resume=resume)

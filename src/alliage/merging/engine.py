@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alliage.checkpoints import provenance
-from alliage.checkpoints.card import model_card
-from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
-from alliage.checkpoints.writer import OutputFolder, TensorWriter, refuse_existing
-from alliage.merging.blocks import merge_blocks
+from alliage.checkpoints.journal import JournaledFolder
+from alliage.checkpoints.writer import TensorWriter
+from alliage.merging.blocks import Block, Part, for_each, parts_of
+from alliage.merging.computing import Computing, computing_for
 from alliage.merging.factors import merge_factors
 from alliage.merging.heads import write_heads
-from alliage.merging.planning import Plan
-from alliage.vectors import LowRankVector, TaskVector
+from alliage.merging.papers import write_provenance, write_settings
+from alliage.merging.passes import Statistics, measure
+from alliage.merging.plan import MergedTensor, Plan
+from alliage.merging.ties_check import check_ties
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -31,6 +35,7 @@ class RunRecord:
         bytes_written: of weights.
         passes: over all blocks: first passes and the merge.
         blocks_redone: blocks merged again because a guess did not hold.
+        parts_kept: parts of the output that an interrupted run had finished.
     """
 
     out: Path
@@ -38,100 +43,253 @@ class RunRecord:
     bytes_written: int
     passes: int
     blocks_redone: int
+    parts_kept: int
 
 
 def run(
-    plan: Plan, out: str | Path, *, device: str = "cpu", on_event: OnEvent | None = None
+    plan: Plan,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    on_event: OnEvent | None = None,
 ) -> RunRecord:
     """Write the merged checkpoint; it appears under `out` when complete and not before.
 
-    The same plan on the same inputs writes the same bytes, whatever the threads and the memory.
+    The same plan on the same inputs writes the same bytes, whatever the threads and the memory, and
+    however often the run was interrupted.
 
     Args:
         plan: without problems.
         out: a path that does not exist.
         device: where blocks are computed: "cpu" or "cuda".
+        resume: go on where an interrupted run to `out` ended, if there was one.
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
-        UsageError: `out` exists.
+        UsageError: `out` exists, another process is writing it, or an interrupted run was left
+            there that this one does not go on with.
         AlliageError: the plan has problems, or the inputs hold NaN or infinity: all of them.
     """
     plan.raise_problems()
-    refuse_existing(Path(out))
     started = time.perf_counter()
+    notify = on_event or (lambda *_: None)
     assert plan.base is not None
     assert plan.layout is not None
-    notify = on_event or (lambda *_: None)
-    with OutputFolder(out) as folder:
-        with TensorWriter(folder.staging, plan.layout) as writer:
+    with JournaledFolder(out, _subject(plan), resume=resume) as folder:
+        again = bool(folder.entries)
+        with TensorWriter(folder.staging, plan.layout, resume=True) as writer:
             if plan.method.unit == "factors":
-                passes, redone = merge_factors(plan, writer, notify)
+                merge_factors(plan, writer, notify)
+                passes, redone, kept = 1, 0, 0
             else:
-                passes, redone = merge_blocks(plan, writer, device, notify)
+                if not again:
+                    check_ties(plan)
+                computing = computing_for(plan, writer, device)
+                with _torch_alone(computing):
+                    merge = _Merge(plan, computing, writer, folder, notify)
+                    merge.first_passes()
+                    merge.parts()
+                    merge.guessed()
+                passes, redone, kept = merge.passes, merge.redone, merge.kept
         write_heads(plan, folder)
-        _write_settings(plan, folder)
-        folder.add_companions(plan.base)
-        _write_provenance(plan, folder, notify)
-    return RunRecord(Path(out), time.perf_counter() - started, plan.bytes_to_write, passes, redone)
+        write_settings(plan, folder)
+        if plan.tokenizer is not None:
+            folder.add_companions(plan.tokenizer)
+        write_provenance(plan, folder, notify)
+    seconds = time.perf_counter() - started
+    return RunRecord(Path(out), seconds, plan.bytes_to_write, passes, redone, kept)
 
 
-def _write_settings(plan: Plan, folder: OutputFolder) -> None:
-    """config.json of the base with the output's type; an adapter's own settings for factors."""
+class _Merge:
+    """A merge by blocks on its way, from what the journal knows to the complete output."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        computing: Computing,
+        writer: TensorWriter,
+        folder: JournaledFolder,
+        notify: OnEvent,
+    ) -> None:
+        self.plan, self.computing, self.writer = plan, computing, writer
+        self.folder, self.notify = folder, notify
+        known: dict[str, Any] = {}
+        self.done: dict[int, dict[str, Any]] = {}
+        self.settled_parts: set[int] = set()
+        for entry in folder.entries:
+            if "part" in entry:
+                self.done[entry["part"]] = entry
+            elif "settled" in entry:
+                self.settled_parts.add(entry["settled"])
+            else:
+                known |= entry
+        # Blocks are cut as they were begun, whatever the memory is now.
+        self.size: int = known.get("block", plan.block)
+        if "block" not in known:
+            folder.add({"block": self.size})
+        self.kept = len(self.done)
+        self.redone = 0
+        self.cut = parts_of(plan, self.size)
+        self.statistics: Statistics | None = (
+            Statistics.from_json(plan, self.size, known["statistics"])
+            if "statistics" in known
+            else None
+        )
+
+    @property
+    def passes(self) -> int:
+        """Over the inputs."""
+        return 1 + (self.statistics.passes if self.statistics is not None else 0)
+
+    def first_passes(self) -> None:
+        """Measure what the method needs to know of whole tensors or models."""
+        if self.plan.method.first_pass is None or self.statistics is not None:
+            return
+        self.statistics = measure(self.plan, self.computing, self.size, self.notify)
+        self.folder.add({"statistics": self.statistics.to_json()})
+
+    def parts(self) -> None:
+        """Merge, convert and copy every part that is not done yet."""
+        guess = self.plan.method.guess
+        guessed = dict(guess.guessed) if guess is not None else {}
+        waiting = [part for part in self.cut if part.number not in self.done]
+        for number in self.done:
+            self.writer.skip(self.cut[number].nbytes)
+        seen = {part.number: _PartSeen(part) for part in waiting}
+        blocks = [(part.number, place) for part in waiting for place in range(len(part.blocks))]
+
+        with self._journaling() as finish:
+
+            def work(item: tuple[int, int]) -> None:
+                number, place = item
+                part = seen[number]
+                if part.add(place, *self._merge(part.part.blocks[place], guessed)):
+                    finish(part)
+
+            self._each("merging", blocks, work)
+            # Parts with flaws must not be taken for done.
+            self.computing.raise_flaws()
+        self.done |= {number: part.entry() for number, part in seen.items()}
+
+    def guessed(self) -> None:
+        """Merge the blocks again that depended on a guess, where it was wrong."""
+        guess = self.plan.method.guess
+        if guess is None:
+            return
+        settled = guess.settle(sum(entry["count"] for entry in self.done.values()))
+        if settled == guess.guessed:
+            return
+        doubtful = {number: e["doubtful"] for number, e in self.done.items() if e["doubtful"]}
+        waiting = [number for number in sorted(doubtful) if number not in self.settled_parts]
+        self.redone = sum(map(len, doubtful.values()))
+
+        def work(number: int) -> None:
+            for place in doubtful[number]:
+                self._merge(self.cut[number].blocks[place], settled, again=True)
+
+        self._each("merging, again", waiting, work)
+        self.computing.raise_flaws()
+        self.writer.sync()
+        for number in waiting:
+            self.folder.add({"settled": number})
+
+    def _merge(
+        self, block: Block, guessed: Mapping[str, Any], *, again: bool = False
+    ) -> tuple[int, bool]:
+        tensor = block.tensor
+        if not isinstance(tensor, MergedTensor) or not tensor.sources:
+            self.computing.copy(block)
+            return 0, False
+        measured = self.statistics.arguments(block) if self.statistics is not None else {}
+        arguments = {**tensor.arguments, **measured, **guessed}
+        seen = self.computing.merge(block, arguments, again=again)
+        return seen.count, seen.depends
+
+    @contextlib.contextmanager
+    def _journaling(self) -> Iterator[Callable[[_PartSeen], None]]:
+        """Sync finished parts and write them down, beside the workers."""
+        finished: queue.SimpleQueue[_PartSeen | None] = queue.SimpleQueue()
+        failures: list[BaseException] = []
+
+        def keep() -> None:
+            ending = False
+            while not ending:
+                parts = [finished.get()]
+                while not finished.empty():
+                    parts.append(finished.get())
+                ending = None in parts
+                try:
+                    self.writer.sync()
+                    if not self.computing.flaws:
+                        for part in parts:
+                            if part is not None:
+                                self.folder.add(part.entry())
+                except BaseException as error:
+                    failures.append(error)
+
+        keeper = threading.Thread(target=keep, name="alliage-journal", daemon=True)
+        keeper.start()
+        try:
+            yield finished.put
+        finally:
+            finished.put(None)
+            keeper.join()
+        if failures:
+            raise failures[0]
+
+    def _each(self, stage: str, items: list[Any], work: Callable[[Any], object]) -> None:
+        total = len(items)
+        for_each(items, work, self.plan.workers, lambda done: self.notify(stage, done, total))
+
+
+class _PartSeen:
+    """What was seen of a part so far; blocks may come in any order."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._count = 0
+        self._left = len(part.blocks)
+        self._doubtful: list[int] = []
+        self._lock = threading.Lock()
+
+    def add(self, place: int, count: int, depends: bool) -> bool:
+        """Add a block; whether it was the last one."""
+        with self._lock:
+            self._count += count
+            self._left -= 1
+            if depends:
+                self._doubtful.append(place)
+            return self._left == 0
+
+    def entry(self) -> dict[str, Any]:
+        """For the journal."""
+        doubtful = sorted(self._doubtful)
+        return {"part": self.part.number, "count": self._count, "doubtful": doubtful}
+
+
+def _subject(plan: Plan) -> dict[str, Any]:
+    """What makes two runs the same: the recipe, the inputs as they are now, the output's form."""
     assert plan.base is not None
-    if plan.method.unit == "factors":
-        first = plan.vectors[0]
-        assert isinstance(first, LowRankVector)
-        assert first.adapter.adapter is not None
-        settings = dict(first.adapter.adapter.raw)
-        # The heads stay apart; PEFT expects one in an adapter that names its type of task.
-        apart = {"modules_to_save": None, "task_type": None}
-        settings |= {"base_model_name_or_path": plan.base.location, **apart}
-        folder.add_json(ADAPTER_CONFIG, settings)
-        return
-    if plan.base.config is None:
-        return
-    config = dict(plan.base.config)
-    if plan.recipe.dtype is not None:
-        config.pop("torch_dtype", None)
-        config["dtype"] = plan.recipe.dtype
-    folder.add_json(CONFIG, config)
-
-
-def _write_provenance(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
-    assert plan.base is not None
-    recipe = plan.recipe.model_dump(mode="json", exclude_none=True)
-    recipe["parameters"] = {
-        key: value
-        for key, value in plan.arguments.items()
-        if not plan.method.parameters[key].per_model
+    assert plan.layout is not None
+    checkpoints = [plan.base, *(c for vector in plan.vectors for c in vector.checkpoints)]
+    inputs = {file: v for checkpoint in checkpoints for file, v in checkpoint.versions.items()}
+    return {
+        "recipe": plan.recipe.model_dump(mode="json", exclude_none=True),
+        "inputs": inputs,
+        "output": {name: header.hex() for name, header in plan.layout.headers.items()},
     }
-    for position, entry in enumerate(recipe["models"]):
-        entry["name"] = plan.vectors[position].name
-        entry["parameters"] = {
-            key: plan.arguments[key][position]
-            for key, declared in plan.method.parameters.items()
-            if declared.per_model
-        }
-    sources = [("base", plan.base)] if plan.recipe.base is not None or _has_adapters(plan) else []
-    sources += [
-        (vector.name, vector.tuned if isinstance(vector, TaskVector) else vector.adapter)
-        for vector in plan.vectors
-    ]
-    described = []
-    for done, (role, checkpoint) in enumerate(sources, start=1):
-        described.append(provenance.describe_input(role, checkpoint))
-        notify("hashing inputs", done, len(sources))
-    record: dict[str, Any] = provenance.describe(
-        "merge", recipe, described, folder.staging, method=plan.method.name
-    )
-    folder.add_json(provenance.FILE, record)
-    names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)
-    summary = f"A merge of {names} by `{plan.method.name}` ({plan.method.paper})." + (
-        f" {plan.method.departures}" if plan.method.departures else ""
-    )
-    folder.add_text("README.md", model_card(folder.out.name, summary, record))
 
 
-def _has_adapters(plan: Plan) -> bool:
-    return any(not isinstance(vector, TaskVector) for vector in plan.vectors)
+@contextlib.contextmanager
+def _torch_alone(computing: Computing) -> Iterator[None]:
+    """Keep torch, where it is used, to one thread for each worker."""
+    from alliage.merging.computing import TorchComputing
+
+    if not isinstance(computing, TorchComputing):
+        yield
+        return
+    from alliage.threads import one_torch_thread
+
+    with one_torch_thread():
+        yield

@@ -11,8 +11,7 @@ from typing import Any
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
-from alliage.merging.planning import Plan
-from alliage.vectors import TaskVector
+from alliage.merging.plan import Plan
 
 FOLDER = "heads"
 _KINDS = {
@@ -28,16 +27,16 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         names = plan.left_apart.get(vector.name)
         if not names:
             continue
-        source = vector.tuned if isinstance(vector, TaskVector) else vector.adapter
+        source = vector.checkpoints[0]
         home = folder.staging / FOLDER / _folder_name(vector.name)
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
         bare = {_in_model(source, name): name for name in names}
         specs = source.specs()
         layout = plan_layout(
             ((name, specs[stored].dtype, specs[stored].shape) for name, stored in bare.items()),
             stem="head",
         )
-        with TensorWriter(home, layout) as writer:
+        with TensorWriter(home, layout, resume=True) as writer:
             for name, stored in bare.items():
                 writer.copy(name, source, stored)
         # The last layer of a head comes last by name too: dense < out_proj.

@@ -2,189 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.names import is_task_head
-from alliage.checkpoints.writer import Layout, plan_layout, refuse_existing
+from alliage.checkpoints.names import is_task_head, layer_of
+from alliage.checkpoints.writer import plan_layout, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
-from alliage.merging.recipe import MergeRecipe
+from alliage.merging.factors import plan_factors
+from alliage.merging.parameters import depth_of
+from alliage.merging.plan import DEFAULT_MEMORY, Copied, MergedTensor, Plan, Source, folder_of
+from alliage.merging.recipe import MergeRecipe, split_lora
 from alliage.merging.registry import Method
-from alliage.vectors import LowRankVector, ScalingVector, TaskVector
+from alliage.merging.stacking import plan_stack
+from alliage.vectors import Combination, TaskVector, Vector
 from alliage.vectors import open as open_vector
 
 _Result = TypeVar("_Result")
-
-DEFAULT_MEMORY = 2**30
-_BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
-_SMALLEST_BLOCK = 2**12
-SAMPLE_SLICES, SLICE = 4096, 256  # what a first pass is shown of the whole vector
-_BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
-_COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
-
-
-@dataclass(frozen=True, slots=True)
-class MergedTensor:
-    """One parameter that the method computes.
-
-    Attributes:
-        name: the base's name of it.
-        spec: in the base.
-        dtype: code of the output's type.
-        copies: further names that get the same bytes (tied weights).
-    """
-
-    name: str
-    spec: TensorSpec
-    dtype: str
-    copies: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Plan:
-    """Everything that a merge will do, known before the first tensor is read.
-
-    Attributes:
-        recipe, method, arguments: what was asked for, defaults filled in.
-        base: the donor of names, configuration and tokenizer: the base, or the first model.
-        vectors: the models, in the order of the recipe.
-        merged: the parameters that the method computes.
-        converted: parameters that no model changes but whose type the output changes.
-        copied: names of tensors that are copied from the base as they are.
-        left_apart: model -> its task heads' names; they are kept in folders of their own.
-        layout: the output's files; None where problems forbid one.
-        dropped: the base's task heads, which decide none of the merged tasks.
-        errors: whatever keeps the plan from being run.
-        notes: what a user should know, though it stops nothing.
-        memory: the budget in bytes that blocks are cut for.
-        threads: workers.
-    """
-
-    recipe: MergeRecipe
-    method: Method
-    arguments: dict[str, Any]
-    base: Checkpoint | None = None
-    vectors: list[TaskVector | LowRankVector | ScalingVector] = field(default_factory=list)
-    merged: list[MergedTensor] = field(default_factory=list)
-    converted: list[MergedTensor] = field(default_factory=list)
-    copied: list[str] = field(default_factory=list)
-    left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    layout: Layout | None = None
-    dropped: list[str] = field(default_factory=list)
-    errors: list[AlliageError] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    memory: int = DEFAULT_MEMORY
-    threads: int = 1
-
-    @property
-    def problems(self) -> list[Problem]:
-        """Everything that is wrong."""
-        return [problem for error in self.errors for problem in error.problems]
-
-    def raise_problems(self) -> None:
-        """Raise all problems together, as a usage error if one of them is."""
-        if self.errors:
-            raise type(max(self.errors, key=lambda error: error.exit_code))(self.problems)
-
-    @property
-    def numel(self) -> int:
-        """Elements of the whole vector: all merged parameters, tied ones once."""
-        return sum(tensor.spec.numel for tensor in self.merged)
-
-    @property
-    def _bytes_per_element(self) -> int:
-        """Of a block, in one worker: float32 tensors of all models, of the base and the result."""
-        return 4 * (_COPIES * len(self.vectors) + 4)
-
-    @property
-    def _fixed_memory(self) -> int:
-        first_pass = self.method.first_pass
-        if first_pass is None:
-            return 0
-        return first_pass.memory(len(self.vectors), min(SAMPLE_SLICES * SLICE, self.numel))
-
-    @property
-    def least_memory(self) -> int:
-        """The smallest budget that the plan can keep."""
-        return self._fixed_memory + self._bytes_per_element * _SMALLEST_BLOCK * self.threads
-
-    @property
-    def block(self) -> int:
-        """Elements of a block, so that all threads together stay within `memory`."""
-        left = self.memory - self._fixed_memory
-        fitting = left // (self._bytes_per_element * self.threads)
-        return max(_SMALLEST_BLOCK, min(_BLOCK, fitting // _SMALLEST_BLOCK * _SMALLEST_BLOCK))
-
-    @property
-    def working_memory(self) -> int:
-        """Bytes of anonymous memory that the merge takes, beside the interpreter's libraries."""
-        return self._fixed_memory + self._bytes_per_element * self.block * self.threads
-
-    @property
-    def bytes_to_read(self) -> int:
-        """Bytes of tensors, over all passes that are certain."""
-        if self.base is None:
-            return 0
-        passes = 1 + (self.method.first_pass is not None)
-        models = sum(_stored_bytes(vector) for vector in self.vectors)
-        specs = self.base.specs()
-        changed = sum(tensor.spec.nbytes for tensor in self.merged)
-        once = sum(tensor.spec.nbytes for tensor in self.converted)
-        once += sum(specs[name].nbytes for name in self.copied)
-        return passes * (models + changed) + once
-
-    @property
-    def bytes_to_write(self) -> int:
-        """Bytes of the output's weight files."""
-        return self.layout.nbytes if self.layout is not None else 0
-
-    def estimate_seconds(self) -> float:
-        """About how long a run will take, from the time that one made-up block takes here."""
-        draw = torch.Generator().manual_seed(0)  # not the caller's random state
-        values = torch.rand(len(self.vectors), self.block, generator=draw) - 0.5
-        arguments = {
-            name: torch.tensor(value) if self.method.parameters[name].per_model else value
-            for name, value in self.arguments.items()
-        }
-        started = time.perf_counter()
-        if self.method.unit == "block":
-            self.method.function(values, **arguments)
-        computing = (time.perf_counter() - started) * self.numel / self.block
-        moving = (self.bytes_to_read + 2 * self.bytes_to_write) / _BYTES_PER_SECOND
-        return computing / self.threads + moving
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values, for people and for JSON."""
-        return {
-            "method": self.method.name,
-            "arguments": self.arguments,
-            "base": self.base.ref if self.base is not None else None,
-            "models": [vector.name for vector in self.vectors],
-            "tensors_merged": len(self.merged),
-            "tensors_converted": len(self.converted),
-            "tensors_copied": len(self.copied),
-            "elements_merged": self.numel,
-            "tied": dict(self.base.ties) if self.base is not None else {},
-            "heads_left_apart": {name: list(heads) for name, heads in self.left_apart.items()},
-            "heads_dropped": self.dropped,
-            "notes": self.notes,
-            "output_dtypes": dict(Counter(tensor.dtype for tensor in self.merged)),
-            "output_files": list(self.layout.shards) if self.layout is not None else [],
-            "bytes_to_read": self.bytes_to_read,
-            "bytes_to_write": self.bytes_to_write,
-            "working_memory": self.working_memory,
-            "threads": self.threads,
-            "problems": [str(problem) for problem in self.problems],
-        }
 
 
 def plan(
@@ -193,6 +32,7 @@ def plan(
     out: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     threads: int = 1,
+    resume: bool = False,
 ) -> Plan:
     """Open every model of a recipe and decide what becomes of each tensor.
 
@@ -204,41 +44,43 @@ def plan(
         out: where the result will go, to be checked with the rest.
         memory: bytes of anonymous memory that the merge may take.
         threads: workers.
+        resume: whether an interrupted run to `out` is meant to go on.
 
     Raises:
         UsageError: the recipe itself is wrong.
     """
     method, arguments = recipe.settings()
     made = Plan(recipe, method, arguments, memory=memory, threads=threads)
-    if out is not None:
-        _attempt(made, partial(refuse_existing, Path(out)))
-    if recipe.base is None and method.space == "delta" and method.unit == "block":
+    made.notes += recipe.notes
+    _check_counts(made)
+    local = out is not None and "://" not in str(out)
+    if local:
+        _attempt(made, partial(refuse_existing, Path(str(out))))
+    if recipe.base is None and method.space == "delta" and method.unit != "factors":
         raise UsageError(
             Problem(
                 "base", f"{method.name} needs the models' common base.", "Add base: to the recipe."
             )
         )
     made.base = _attempt(made, partial(_open_base, recipe))
-    for entry in recipe.models:
-        if made.base is None:
-            _attempt(made, partial(open_checkpoint, entry.model))  # for its own problems
-            continue
-        vector = _attempt(made, partial(open_vector, entry.model, made.base, name=entry.name))
-        if vector is not None:
-            made.vectors.append(vector)
-    _make_names_unique(made.vectors)
+    if recipe.slices:
+        _attempt(made, partial(plan_stack, made))
+    else:
+        _open_models(made)
+        if made.base is not None and not made.errors:
+            if method.unit == "factors":
+                made.errors += [AlliageError(problem) for problem in plan_factors(made)]
+            else:
+                _plan_blocks(made)
     if made.base is None or made.errors:
         return made
-    if method.unit == "factors":
-        made.errors += [AlliageError(problem) for problem in _plan_factors(made)]
-    else:
-        _plan_blocks(made)
-    if made.memory < made.least_memory and method.unit == "block":
-        least = f"{made.least_memory / 2**20:.1f} MiB"
-        what = f"{made.memory / 2**20:.1f} MiB are too little for this plan."
-        made.errors.append(UsageError(Problem("memory", what, f"Give at least {least}.")))
-    if made.base.config is None and method.unit == "block":
+    _check_arguments(made)
+    _check_memory(made)
+    if local and not resume:
+        _check_disk(made, Path(str(out)))
+    if made.base.config is None and method.unit != "factors":
         made.notes.append(f"{made.base.ref} has no config.json: from_pretrained needs one.")
+    made.tokenizer = _attempt(made, partial(_open_tokenizer, made))
     return made
 
 
@@ -251,9 +93,20 @@ def _attempt(made: Plan, work: Callable[[], _Result]) -> _Result | None:
         return None
 
 
+def _check_counts(made: Plan) -> None:
+    """Refuse more or fewer models than the method merges."""
+    wanted, recipe = made.method.models, made.recipe
+    counts = [len(part.models) for part in recipe.slices] or [len(recipe.models)]
+    if wanted is not None and any(count != wanted for count in counts):
+        found = ", ".join(map(str, sorted(set(counts) - {wanted})))
+        what = f"{made.method.name} merges {wanted} model{'s' * (wanted > 1)}, found {found}."
+        made.errors.append(UsageError(Problem("models", what)))
+
+
 def _open_base(recipe: MergeRecipe) -> Checkpoint:
     """The recipe's base; without one the first model, or what the first adapter adapts."""
-    base = open_checkpoint(recipe.base if recipe.base is not None else recipe.models[0].model)
+    ref = recipe.base if recipe.base is not None else split_lora(recipe.refs[0])[0]
+    base = open_checkpoint(ref)
     if base.adapter is None:
         return base
     if recipe.base is not None:
@@ -262,6 +115,37 @@ def _open_base(recipe: MergeRecipe) -> Checkpoint:
         what = "is an adapter that names no base."
         raise UsageError(Problem(base.ref, what, "Add base: to the recipe."))
     return base.base
+
+
+def _open_models(made: Plan) -> None:
+    for entry in made.recipe.models:
+        if made.base is None:
+            _attempt(made, partial(open_checkpoint, split_lora(entry.model)[0]))  # its own problems
+            continue
+        vector = _attempt(made, partial(_open_model, entry.model, made.base, entry.name))
+        if vector is not None:
+            made.vectors.append(vector)
+    _make_names_unique(made.vectors)
+
+
+def _open_model(ref: str, base: Checkpoint, name: str | None) -> Vector:
+    """A model's task vector; of "model+adapter", that of the model with the adapter applied."""
+    model, adapter = split_lora(ref)
+    if adapter is None:
+        return open_vector(model, base, name=name)
+    tuned = open_checkpoint(model)
+    applied = open_vector(adapter, tuned, name=name)
+    if tuned.path == base.path:
+        return applied
+    both: Vector = Combination([(1.0, TaskVector(base, tuned)), (1.0, applied)])
+    return both.named(name or f"{tuned.name}+{applied.name}")
+
+
+def _open_tokenizer(made: Plan) -> Checkpoint | None:
+    chosen = made.recipe.tokenizer
+    if chosen == "base" or chosen == made.recipe.base:
+        return made.base
+    return open_checkpoint(split_lora(chosen)[0])
 
 
 def _plan_blocks(made: Plan) -> None:
@@ -274,102 +158,119 @@ def _plan_blocks(made: Plan) -> None:
         )
     made.left_apart = {vector.name: vector.heads for vector in made.vectors if vector.heads}
     changed = {name for vector in made.vectors for name in vector.shapes}
-    copies: dict[str, list[str]] = {}
-    for later, first in base.ties.items():
-        copies.setdefault(first, []).append(later)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
-    # Beside heads of the models' own, a head that only the base has decides none of the tasks.
-    if any(is_task_head(name) for heads in made.left_apart.values() for name in heads):
-        made.dropped = [n for n in base.specs() if is_task_head(n) and n not in changed]
-    outputs: list[tuple[str, str, tuple[int, ...]]] = []
-    for name, spec in base.specs().items():
-        if name in base.ties or name in made.dropped:
-            continue
-        names = (name, *copies.get(name, ()))
-        dtype = wanted if wanted is not None and spec.is_weight else spec.dtype
-        if name in changed:
-            made.merged.append(MergedTensor(name, spec, dtype, names[1:]))
-        elif dtype != spec.dtype:
-            made.converted.append(MergedTensor(name, spec, dtype, names[1:]))
-        else:
-            made.copied += names
-        outputs += [(each, dtype, spec.shape) for each in names]
     if not changed:
         made.errors.append(
             AlliageError(Problem(base.ref, "no model changes any of its parameters."))
         )
+    # Beside heads of the models' own, a head that only the base has decides none of the tasks.
+    if any(is_task_head(name) for heads in made.left_apart.values() for name in heads):
+        made.dropped = [n for n in base.specs() if is_task_head(n) and n not in changed]
+    recipe = made.recipe
+    layers = max((layer_of(name) or 0 for name in base.specs()), default=0) + 1
+    constant = None if recipe.varies() else recipe.arguments_for("", 0.0)
+    names = [name for name in base.specs() if name not in base.ties and name not in made.dropped]
+    for name in names:
+        spec = base.specs()[name]
+        if name not in changed:
+            lay_out(made, name, spec, (), {})
+            continue
+        depth = depth_of(name, layers, dialect=recipe.dialect)
+        arguments = constant if constant is not None else recipe.arguments_for(name, depth)
+        sources = tuple(Source(number, name) for number in range(len(made.vectors)))
+        lay_out(made, name, spec, sources, arguments)
+    finish_layout(made)
+
+
+def lay_out(
+    made: Plan,
+    name: str,
+    spec: TensorSpec,
+    sources: tuple[Source, ...],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Add one tensor of the output, like the tensor `spec`, to what is merged or copied."""
+    base = made.base
+    assert base is not None
+    copies = tuple(later for later, first in base.ties.items() if first == name)
+    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
+    dtype = wanted if wanted is not None and spec.is_weight else spec.dtype
+    if sources:
+        made.merged.append(MergedTensor(name, spec, dtype, copies, sources, arguments))
+    elif dtype != spec.dtype:
+        made.converted.append(MergedTensor(name, spec, dtype, copies, (), {}))
+    else:
+        made.copied += [Copied(each, spec.name) for each in (name, *copies)]
+
+
+def finish_layout(made: Plan) -> None:
+    """Lay out the output's files."""
+    assert made.base is not None
+    specs = made.base.specs()
+    outputs = [
+        (name, tensor.dtype, tensor.spec.shape)
+        for tensor in (*made.merged, *made.converted)
+        for name in (tensor.name, *tensor.copies)
+    ]
+    outputs += [(c.name, specs[c.source].dtype, specs[c.source].shape) for c in made.copied]
     made.layout = plan_layout(outputs)
 
 
-def _plan_factors(made: Plan) -> list[Problem]:
-    """Lay out an adapter like the given ones; what keeps their factors from being averaged."""
-    adapters = [vector for vector in made.vectors if isinstance(vector, LowRankVector)]
-    problems = [
-        Problem(
-            vector.name,
-            f"is no LoRA adapter; {made.method.name} works on LoRA factors.",
-            "Choose a method with unit block: see `alliage methods`.",
-        )
-        for vector in made.vectors
-        if not isinstance(vector, LowRankVector)
-    ]
+def _check_arguments(made: Plan) -> None:
+    """Refuse arguments that cannot be together, as far as the recipe alone does not tell."""
+    method, problems = made.method, []
+    if method.parameters.get("normalize") is not None and "weight" in method.parameters:
+        for tensor in made.merged:
+            given = tensor.arguments
+            if given["normalize"] and abs(math.fsum(given["weight"])) < 1e-8:
+                what = f"the weights {given['weight']} sum to zero."
+                fix = "Set normalize: false, or other weights."
+                problems.append(Problem(f"weight of {tensor.name}", what, fix))
+                break
+    for group in made.groups():
+        wrong = _differing(method, group)
+        if wrong is not None:
+            where, what = wrong
+            fix = 'Give one value for the whole of it, or trim: "tensor".'
+            problems.append(Problem(where, what, fix))
+            break
     if problems:
-        return problems
-    first = adapters[0]
-    for vector in adapters:
-        if vector.heads:
-            made.left_apart[vector.name] = vector.heads
-        if vector.saved_whole:
-            problems.append(
-                Problem(
-                    vector.name,
-                    f"saved {', '.join(vector.saved_whole)} whole beside its factors.",
-                    "Choose a method with unit block.",
-                )
-            )
-        problems += _misfits(first, vector)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
-    made.layout = plan_layout(
-        (
-            (spec.name, wanted or spec.dtype, spec.shape)
-            for module in first.modules
-            for spec in first.stored(module)
-        ),
-        stem="adapter_model",
-    )
-    return problems
+        made.errors.append(UsageError(problems))
 
 
-def _misfits(first: LowRankVector, vector: LowRankVector) -> Sequence[Problem]:
-    missing = set(first.modules) ^ set(vector.modules)
-    if missing:
-        return [
-            Problem(
-                f"{vector.name}: {module}",
-                f"is adapted by only one of {first.name} and {vector.name}.",
-                "Averaged factors need adapters of the same modules.",
-            )
-            for module in sorted(missing)
-        ]
-    return [
-        Problem(
-            f"{vector.name}: {module}",
-            f"has rank {vector.rank(module)} and scale {vector.scale(module):g}, {first.name} has "
-            f"rank {first.rank(module)} and scale {first.scale(module):g}.",
-            "Averaged factors need one rank and one scale.",
-        )
-        for module in first.modules
-        if vector.rank(module) != first.rank(module) or vector.scale(module) != first.scale(module)
-    ]
+def _differing(method: Method, group: Sequence[MergedTensor]) -> tuple[str, str] | None:
+    """What keeps a group of tensors from being seen as one vector by a first pass."""
+    assert method.first_pass is not None
+    first = group[0]
+    for tensor in group[1:]:
+        if [s.vector for s in tensor.sources] != [s.vector for s in first.sources]:
+            return tensor.name, f"is made of other models than {first.name}."
+        for key in method.first_pass.reads:
+            if tensor.arguments[key] != first.arguments[key]:
+                found, expected = tensor.arguments[key], first.arguments[key]
+                return key, f"is {found} for {tensor.name}, but {expected} for {first.name}."
+    return None
 
 
-def _stored_bytes(vector: TaskVector | LowRankVector | ScalingVector) -> int:
-    checkpoint = vector.tuned if isinstance(vector, TaskVector) else vector.adapter
-    heads = set(vector.heads)
-    return sum(spec.nbytes for name, spec in checkpoint.specs().items() if name not in heads)
+def _check_memory(made: Plan) -> None:
+    if made.method.unit == "factors" or made.memory >= made.least_memory:
+        return
+    least = f"{made.least_memory / 2**20:.1f} MiB"
+    if made.method.unit == "tensor":
+        what = f"{made.method.name} holds the largest matrix of all models: {least}, more than "
+        made.notes.append(f"{what}the memory of {made.memory / 2**20:.1f} MiB that was asked for.")
+        return
+    what = f"{made.memory / 2**20:.1f} MiB are too little for this plan."
+    made.errors.append(UsageError(Problem("memory", what, f"Give at least {least}.")))
 
 
-def _make_names_unique(vectors: Sequence[TaskVector | LowRankVector | ScalingVector]) -> None:
+def _check_disk(made: Plan, out: Path) -> None:
+    free = shutil.disk_usage(folder_of(out)).free
+    if free < made.bytes_to_write:
+        what = f"needs {made.bytes_to_write / 1e9:.2f} GB, {free / 1e9:.2f} GB are free."
+        made.errors.append(AlliageError(Problem(str(out), what, "Make room, or write elsewhere.")))
+
+
+def _make_names_unique(vectors: Iterable[Vector]) -> None:
     """Number models of one name: each has its folder of heads and its line in tables."""
     taken: set[str] = set()
     for vector in vectors:

@@ -22,17 +22,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
-
-import torch
-from torch import Tensor
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from alliage.errors import Problem, UsageError, nearest
 
-Unit = Literal["block", "factors"]
+if TYPE_CHECKING:  # torch takes a second to load, and merges by compiled kernels do without it
+    from torch import Tensor
+
+    PerModelNumber = float | Tensor
+else:
+    PerModelNumber = float | Any
+
+Unit = Literal["block", "tensor", "factors"]
 Space = Literal["weight", "delta"]
+Scope = Literal["model", "module", "tensor"]
 Function = TypeVar("Function", bound=Callable[..., Any])
-PerModelNumber = float | Tensor
 
 ENTRY_POINTS = "alliage.merge_methods"
 
@@ -83,43 +97,56 @@ class Parameter:
         if self.kind is bool:
             return "" if isinstance(value, bool) else "must be true or false"
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is int and number and value != int(value):
-            number = False
-        if not number or not math.isfinite(value):
+        number = number and math.isfinite(value)
+        if not number or (self.kind is int and value != int(value)):
             return "must be a whole number" if self.kind is int else "must be a finite number"
         if self.range is not None and value not in self.range:
             return f"must be in {self.range}"
         return ""
 
 
-class FirstPass(Protocol):
-    """A streaming reduction over the whole model that runs before a block method.
+class PerBlock(list[Any]):
+    """An argument with a value for each block of its group, in their order."""
 
-    Made with (number of models, elements of the whole vector, **parameters). The engine shows it
-    some slices (`sample`), then all blocks (`update`, from any thread), and asks for the `result`:
-    keyword arguments for the method, or None where all blocks must be seen once more.
+
+class FirstPass(Protocol):
+    """A streaming reduction that runs before a block method, once for each group of tensors.
+
+    Made with (number of models, elements of the group, **what it reads). The engine shows it some
+    slices (`sample`), then all blocks (`update`, from any thread, with the block's place in the
+    group), and asks for the `result`: keyword arguments for the method, or None where all blocks
+    must be seen once more.
+
+    Attributes:
+        reads: the method's parameters that it depends on; it is made with these alone.
     """
 
+    reads: ClassVar[tuple[str, ...]]
+
     def __init__(self, models: int, numel: int, **parameters: Any) -> None: ...
-    @classmethod
-    def memory(cls, models: int, sampled: int) -> int: ...  # noqa: D102  bytes, at the most
-    def sample(self, deltas: Tensor) -> None: ...  # noqa: D102
-    def update(self, deltas: Tensor) -> None: ...  # noqa: D102
+    @staticmethod
+    def scope(**parameters: Any) -> Scope: ...  # noqa: D102  what makes a group
+    @staticmethod
+    def memory(models: int, sampled: int) -> int: ...  # noqa: D102  bytes, at the most
+    def sample(self, tensors: Tensor) -> None: ...  # noqa: D102
+    def update(  # noqa: D102  `uniform` for methods that are random
+        self, tensors: Tensor, place: int, uniform: Tensor | None = None
+    ) -> None: ...
     def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102
 
 
 class Guess(Protocol):
     """A global quantity that few elements need: guessed first, counted while merging.
 
-    Made with the method's arguments. `update` sees each block and says whether its result depends
-    on the guess; if in the end `settled` differs from `arguments`, only such blocks are redone.
+    `look` sees each block with the method's arguments: what it adds to the count, and whether its
+    result depends on the guess. If in the end `settle(total count)` differs from `guessed`, only
+    such blocks are merged again.
     """
 
-    arguments: Mapping[str, Any]
+    guessed: Mapping[str, Any]
 
-    def __init__(self, **arguments: Any) -> None: ...
-    def update(self, deltas: Tensor) -> bool: ...  # noqa: D102
-    def settled(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def look(self, tensors: Tensor, **arguments: Any) -> tuple[int, bool]: ...  # noqa: D102
+    def settle(self, count: int) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +157,16 @@ class Method:
         name: as users write it.
         function: the definition, callable on plain tensors.
         unit: "block": elementwise over aligned flat blocks, tensors [n, elements];
+            "tensor": on one whole parameter of every model at a time, [n, *shape];
             "factors": on LoRA factors of one module, never their product.
         space: "delta": gets tuned − base; "weight": gets the weights themselves.
         paper: where it comes from.
         departures: where and why it differs from the paper; empty where it does not.
-        first_pass: a reduction over the whole model that it needs first.
+        first_pass: a reduction over whole tensors or models that it needs first.
         guess: a global quantity that it guesses and settles while merging.
+        random: whether it takes `uniform`, numbers in [0, 1) of the shape of its tensors, which
+            the engine draws by (seed, tensor, model): blocks and threads do not change them.
+        models: how many models it merges; None: any number.
         parameters: name -> declaration.
         summary: the docstring's first line.
     """
@@ -147,7 +178,9 @@ class Method:
     paper: str
     departures: str
     first_pass: type[FirstPass] | None
-    guess: type[Guess] | None
+    guess: Guess | None
+    random: bool
+    models: int | None
     parameters: Mapping[str, Parameter]
     summary: str
 
@@ -163,7 +196,9 @@ def method(
     paper: str,
     departures: str = "",
     first_pass: type[FirstPass] | None = None,
-    guess: type[Guess] | None = None,
+    guess: Guess | None = None,
+    random: bool = False,
+    models: int | None = None,
 ) -> Callable[[Function], Function]:
     """Register a merge method; the function itself stays as it is.
 
@@ -184,6 +219,8 @@ def method(
             departures=departures,
             first_pass=first_pass,
             guess=guess,
+            random=random,
+            models=models,
             parameters=_declared(function),
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
@@ -222,6 +259,8 @@ def describe(name: str) -> Method:
 
 def per_model(values: PerModelNumber, like: Tensor) -> Tensor:
     """One value for each model, [n, 1, ...], to multiply with `like` [n, ...]."""
+    import torch
+
     column = torch.as_tensor(values, dtype=like.dtype, device=like.device).expand(len(like))
     return column.reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -257,7 +296,7 @@ def _loaded() -> Mapping[str, Method]:
 
 def _declared(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The keyword parameters with declared kinds; others are what passes supply."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = get_type_hints(function, localns={"Tensor": Any}, include_extras=True)
     meanings = _meanings(inspect.getdoc(function) or "")
     declared = {}
     for name, parameter in inspect.signature(function).parameters.items():

@@ -13,138 +13,259 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from alliage.merging.registry import PerBlock, Scope
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Kept = Literal["threshold", "kth", "count", "count_or_one"]
 
 _PATTERNS = 0x7F800001  # of all magnitudes up to infinity
 _BINS = 1 << 20  # 8 MiB for each model
-_MARGIN = 0.01  # of all ranks, on each side of the sample's: slices of neighbours vary together
+_ERRORS = 6  # standard errors of the sampled rank, on each side of it
+_LEAST_MARGIN = 2e-4  # of all ranks
 
 
-def magnitude_thresholds(vectors: Tensor, density: float) -> Tensor:
-    """The smallest magnitude that trimming keeps, for each of some vectors in memory.
+def trim_rank(numel: int, density: float, kept: Kept) -> int:
+    """The rank, from 1, of the smallest magnitude kept; 0 where all are, numel + 1 where none is.
+
+    "threshold" is the convention of arXiv:2306.01708's code, the (d − ⌊dK⌋)-th smallest: with it
+    and its equals ⌊dK⌋ + 1 entries or more stay. "kth" is sd-mecha's, the ⌊d(1 − K)⌋-th smallest,
+    "count" keeps exactly ⌊dK⌋ entries, "count_or_one" one at least.
+    """
+    if kept in ("count", "count_or_one"):
+        least = int(kept == "count_or_one")
+        return numel - max(least, int(numel * density)) + 1 if density < 1 else 0
+    if kept == "kth":
+        return max(1, int((1 - density) * numel)) if density < 1 else 0
+    return numel - int(numel * density)
+
+
+def magnitude_thresholds(vectors: Tensor, ranks: list[int]) -> Tensor:
+    """The magnitudes of given ranks.
 
     Args:
         vectors: [n, d], float32.
-        density: K in (0, 1], the share of entries to keep.
+        ranks: for each vector, counted from 1 for the smallest; 0 gives 0, d + 1 infinity.
 
     Returns:
-        [n], the (d − ⌊dK⌋)-th smallest magnitude: with it and its equals, ⌊dK⌋ + 1 entries or more
-        are kept (the convention of arXiv:2306.01708's code); 0 where ⌊dK⌋ = d, which keeps all.
+        [n], the smallest magnitudes that trimming keeps.
     """
-    rank = _rank(vectors.shape[1], density)
-    if rank == 0:
-        return torch.zeros(len(vectors))
-    return vectors.abs().kthvalue(rank, dim=1).values
+    import torch
+
+    magnitudes = vectors.abs()
+    found = [
+        magnitudes[row].kthvalue(rank).values.item()
+        if 0 < rank <= vectors.shape[1]
+        else (0.0 if rank == 0 else math.inf)
+        for row, rank in enumerate(ranks)
+    ]
+    return torch.tensor(found, dtype=torch.float32, device=vectors.device)
 
 
-class WholeVectorThresholds:
-    """`magnitude_thresholds` as a first pass over blocks."""
+class TrimThresholds:
+    """The thresholds of trimming as a first pass: over a whole model, a module or a tensor.
+
+    Results are "thresholds", float32 [n], and, where exactly ⌊dK⌋ entries stay, "quota" for each
+    block: how many entries equal to the threshold it keeps, the first ones, [n]; −1 keeps all.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("density", "kept", "trim")
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:
         """Search the thresholds of `models` vectors with `numel` entries each."""
-        self._rank = _rank(numel, parameters["density"])
-        self._share = self._rank / max(numel, 1)
-        self._searches = [_Search() for _ in range(models)]
-        self._samples: list[Tensor] = []
+        densities = np.broadcast_to(np.asarray(parameters["density"], np.float64), models)
+        self._numel = numel
+        self._kept: Kept = parameters["kept"]
+        self.searches = [
+            Search(trim_rank(numel, float(density), self._kept), numel) for density in densities
+        ]
+        self._samples: list[NDArray[np.uint32]] = []
         self._lock = threading.Lock()
+        self._counting = False
+        self._equals: dict[int, list[int]] = {}  # place -> of each model, while counting
 
-    @classmethod
-    def memory(cls, models: int, sampled: int) -> int:
+    @staticmethod
+    def scope(**parameters: Any) -> Scope:
+        """What is trimmed as one vector."""
+        scope: Scope = parameters["trim"]
+        return scope
+
+    @staticmethod
+    def memory(models: int, sampled: int) -> int:
         """Bytes of the histograms, and of samples with `sampled` entries for each model."""
         return models * (8 * _BINS + 4 * sampled) + 4 * sampled
 
-    def sample(self, deltas: Tensor) -> None:
-        """Take some slices [n, m] of the vectors for the first bracket."""
-        self._samples.append(_patterns(deltas))
+    def sample(self, tensors: Tensor) -> None:
+        """Take slices [n, m] of the vectors for the first bracket."""
+        self.sample_patterns(_patterns(tensors).cpu().numpy().view(np.uint32))
 
-    def update(self, deltas: Tensor) -> None:
+    def sample_patterns(self, patterns: NDArray[np.uint32]) -> None:
+        """The same, from magnitudes' bit patterns."""
+        with self._lock:
+            self._samples.append(patterns)
+
+    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Count a block [n, m]; any thread may call it."""
-        self._place_brackets()
-        for search, patterns in zip(self._searches, _patterns(deltas), strict=True):
-            if search.found:
-                continue
-            below, bins = search.sort_out(patterns)
-            ones = torch.ones_like(bins)
-            with self._lock:
-                search.below += below
-                search.counts.scatter_add_(0, bins, ones)
+        self.place_brackets()
+        patterns = _patterns(tensors)
+        if self._counting:
+            self.add_equals(
+                place,
+                [
+                    int((row == search.low).sum())
+                    for row, search in zip(patterns, self.searches, strict=True)
+                ],
+            )
+            return
+        for row, search in zip(patterns, self.searches, strict=True):
+            if not search.found:
+                inside = row[(row >= search.low) & (row < search.high)]
+                below = int((row < search.low).sum())
+                search.add(below, inside.cpu().numpy().view(np.uint32))
+
+    @property
+    def counting(self) -> bool:
+        """Whether blocks are now searched for entries equal to the thresholds."""
+        return self._counting
+
+    def add_equals(self, place: int, equals: list[int]) -> None:
+        """Note how many entries of a block are equal to each model's threshold."""
+        with self._lock:
+            self._equals[place] = equals
 
     def result(self) -> Mapping[str, Any] | None:
-        """The thresholds {"thresholds": [n]}, or None where another pass is needed."""
-        if self._rank == 0:
-            return {"thresholds": torch.zeros(len(self._searches))}
-        for search in self._searches:
+        """The thresholds and quotas, or None where another pass is needed."""
+        if self._counting:
+            return {"thresholds": self._thresholds(), "quota": self._quotas()}
+        if self._samples:  # nothing but they was seen yet
+            self.place_brackets()
+            if not all(search.found for search in self.searches):
+                return None
+        for search in self.searches:
             if not search.found:
-                search.narrow(self._rank)
-        if not all(search.found for search in self._searches):
+                search.narrow()
+        if not all(search.found for search in self.searches):
             return None
-        patterns = torch.tensor([search.low for search in self._searches], dtype=torch.int32)
-        return {"thresholds": patterns.view(torch.float32)}
+        if self._kept.startswith("count") and any(s.to_keep < s.equal for s in self.searches):
+            self._counting = True
+            return None
+        return {"thresholds": self._thresholds()}
 
-    def _place_brackets(self) -> None:
+    def place_brackets(self) -> None:
         """Set the first brackets from the samples; later calls find none left."""
         with self._lock:
-            if not self._samples:
+            samples, self._samples = self._samples, []
+            if not samples:
                 return
-            for model, search in enumerate(self._searches):
-                ordered = torch.cat([sample[model] for sample in self._samples]).cpu().numpy()
-                ordered.sort()
-                last = len(ordered) - 1
-                low = max(0, math.floor((self._share - _MARGIN) * last))
-                high = min(last, math.ceil((self._share + _MARGIN) * last))
-                search.place(int(ordered[low]), int(ordered[high]) + 1)
-            self._samples = []
+            for model, search in enumerate(self.searches):
+                if not search.found:
+                    search.place_by([sample[model] for sample in samples])
+
+    def _thresholds(self) -> list[float]:
+        patterns = np.array([search.low for search in self.searches], np.uint32)
+        return [float(value) for value in patterns.view(np.float32)]
+
+    def _quotas(self) -> PerBlock:
+        """What is left of each model's equals, block by block."""
+        left = [s.to_keep if s.to_keep < s.equal else -1 for s in self.searches]
+        quotas = PerBlock()
+        for place in sorted(self._equals):
+            equals = self._equals[place]
+            quotas.append([q if q < 0 else min(q, e) for q, e in zip(left, equals, strict=True)])
+            left = [q if q < 0 else q - min(q, e) for q, e in zip(left, equals, strict=True)]
+        return quotas
 
 
 @dataclass
-class _Search:
-    """One vector's bracket [low, high) of bit patterns, and what a pass counted for it."""
+class Search:
+    """One vector's bracket [low, high) of bit patterns, and what a pass counted for it.
 
+    Attributes:
+        rank: of the wanted magnitude, from 1; 0 is below all, numel + 1 above all.
+        numel: entries of the vector.
+        low: where `found`, the wanted pattern.
+        equal, to_keep: where `found`, entries equal to it, and how many of them have this rank
+            or a higher one.
+    """
+
+    rank: int
+    numel: int
     low: int = 0
     high: int = _PATTERNS
-    found: bool = False  # `low` is the pattern
+    found: bool = False
+    equal: int = 0
+    to_keep: int = 0
     below: int = 0
     shift: int = 0  # a bin holds 2^shift patterns
-    counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self.place(self.low, self.high)
+        self._lock = threading.Lock()
+        if 0 < self.rank <= self.numel:
+            self.place(self.low, self.high)
+        else:
+            self.low, self.found = (0 if self.rank == 0 else _PATTERNS - 1), True
 
     def place(self, low: int, high: int) -> None:
         """Move the bracket and forget the counts."""
         self.low, self.high, self.below = low, high, 0
         self.shift = max(0, math.ceil(math.log2((high - low) / _BINS)))
-        self.counts = torch.zeros(((high - low - 1) >> self.shift) + 1, dtype=torch.int64)
+        self.counts = np.zeros(((high - low - 1) >> self.shift) + 1, np.int64)
 
-    def sort_out(self, patterns: Tensor) -> tuple[int, Tensor]:
-        """How many patterns lie below the bracket, and the bins of those inside it."""
-        below = int((patterns < self.low).sum())
-        inside = patterns[(patterns >= self.low) & (patterns < self.high)]
-        return below, ((inside - self.low) >> self.shift).cpu().long()
+    def place_by(self, slices: list[NDArray[np.uint32]]) -> None:
+        """Put the bracket around the rank that sampled slices suggest; all entries tell it.
 
-    def narrow(self, rank: int) -> None:
-        """Find the pattern of a rank, counted from 1, or move the bracket closer to it."""
-        upto = self.below + self.counts.cumsum(0)
-        if rank <= self.below:
+        Neighbours vary together, so the error is that of the slices' means, not of their entries.
+        """
+        ordered = np.sort(np.concatenate(slices))
+        if len(ordered) == self.numel:
+            self.low, self.found = int(ordered[self.rank - 1]), True
+            first = int(np.searchsorted(ordered, self.low))
+            self.equal = int(np.searchsorted(ordered, self.low, side="right")) - first
+            self.to_keep = first + self.equal - self.rank + 1
+            return
+        share, last = self.rank / self.numel, len(ordered) - 1
+        middle = ordered[round(share * last)]
+        means = [float((values <= middle).mean()) for values in slices]
+        margin = max(_ERRORS * float(np.std(means)) / math.sqrt(len(means)), _LEAST_MARGIN)
+        low = max(0, math.floor((share - margin) * last))
+        high = min(last, math.ceil((share + margin) * last))
+        self.place(int(ordered[low]), int(ordered[high]) + 1)
+
+    def add(self, below: int, inside: NDArray[np.uint32]) -> None:
+        """Count patterns: how many lie below the bracket, and those inside it."""
+        bins = (inside - np.uint32(self.low)) >> np.uint32(self.shift)
+        with self._lock:
+            self.below += below
+            np.add.at(self.counts, bins, 1)
+
+    def narrow(self) -> None:
+        """Find the pattern of the rank, or move the bracket closer to it."""
+        upto = self.below + np.cumsum(self.counts)
+        if self.rank <= self.below:
             self.place(0, self.low)
             return
-        if rank > int(upto[-1]):
+        if self.rank > upto[-1]:
             self.place(self.high, _PATTERNS)
             return
-        low = self.low + (int(torch.searchsorted(upto, rank)) << self.shift)
-        if self.shift == 0:
-            self.low, self.found = low, True
-        else:
+        position = int(np.searchsorted(upto, self.rank))
+        low = self.low + (position << self.shift)
+        if self.shift:
             self.place(low, min(low + (1 << self.shift), self.high))
-
-
-def _rank(numel: int, density: float) -> int:
-    """The rank, from 1, of the smallest magnitude kept; 0 where all are."""
-    return numel - int(numel * density)
+            return
+        self.low, self.found = low, True
+        self.equal = int(self.counts[position])
+        self.to_keep = int(upto[position]) - self.rank + 1
+        self.counts = np.zeros(0, np.int64)
 
 
 def _patterns(values: Tensor) -> Tensor:
+    import torch
+
     return values.abs().contiguous().view(torch.int32)

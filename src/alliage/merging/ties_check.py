@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alliage.checkpoints import Checkpoint
 from alliage.errors import AlliageError, Problem
-from alliage.merging.planning import Plan
-from alliage.vectors import TaskVector
+from alliage.merging.plan import Plan
 
 _BYTES = 4 * 2**20
 
@@ -17,7 +16,7 @@ def check_ties(plan: Plan) -> None:
         AlliageError: a copy differs from what it should repeat; all of them.
     """
     assert plan.base is not None
-    checkpoints = [plan.base, *(v.tuned for v in plan.vectors if isinstance(v, TaskVector))]
+    checkpoints = [plan.base, *(c for vector in plan.vectors for c in vector.checkpoints)]
     problems = [
         Problem(
             f"{checkpoint.specs()[later].file}: {later}",

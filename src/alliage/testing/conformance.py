@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alliage.errors import UsageError
 from alliage.merging.recipe import MergeRecipe, parse_recipe
-from alliage.merging.registry import Method, Parameter, describe
+from alliage.merging.registry import Method, Parameter, PerBlock, describe
 
 
 def check_method(name: str) -> None:
@@ -30,7 +30,7 @@ def check_method(name: str) -> None:
         AssertionError: with the rule that is broken.
     """
     method = describe(name)
-    rules = _FACTOR_RULES if method.unit == "factors" else _BLOCK_RULES
+    rules = {"factors": _FACTOR_RULES, "tensor": _TENSOR_RULES, "block": _BLOCK_RULES}[method.unit]
     for rule in (*_DECLARATION_RULES, *rules):
         rule(method)
 
@@ -74,6 +74,8 @@ def _impossible(parameter: Parameter) -> list[Any]:
 
 
 def _one_model_gives_that_model(method: Method) -> None:
+    if method.models not in (None, 1):
+        return
     models = _models(1)
     neutral = {"density": 1.0, "scale": 1.0}
     given = {key: value for key, value in neutral.items() if key in method.parameters}
@@ -81,11 +83,13 @@ def _one_model_gives_that_model(method: Method) -> None:
 
 
 def _zero_deltas_stay_zero(method: Method) -> None:
-    zeros = torch.zeros(3, 8)
+    zeros = torch.zeros(_count(method), 8)
     assert torch.equal(method.function(zeros), zeros[0]), "zeros stay zero"
 
 
 def _models_may_be_permuted(method: Method) -> None:
+    if method.models is not None or method.random:
+        return
     models, order = _models(4), [2, 0, 3, 1]
     weights = torch.tensor([0.5, 1.0, 2.0, 1.5])
     given = {"weight": weights} if "weight" in method.parameters else {}
@@ -99,7 +103,7 @@ def _models_may_be_permuted(method: Method) -> None:
 
 
 def _shape_and_type(method: Method) -> None:
-    models = _models(3).reshape(3, 5, 20)
+    models = _models(_count(method)).reshape(-1, 5, 20)
     merged = method.function(models)
     assert merged.shape == (5, 20), "the result has one model's shape"
     assert merged.dtype == torch.float32, "the result is float32"
@@ -107,7 +111,7 @@ def _shape_and_type(method: Method) -> None:
 
 
 def _inputs_stay_and_results_repeat(method: Method) -> None:
-    models = _models(3)
+    models = _models(_count(method))
     before = models.clone()
     first, second = method.function(models), method.function(models)
     assert torch.equal(models, before), "the inputs are untouched"
@@ -115,26 +119,37 @@ def _inputs_stay_and_results_repeat(method: Method) -> None:
 
 
 def _blocks_make_the_whole(method: Method) -> None:
-    models = _models(3)
+    models = _models(_count(method))
     arguments = {
-        name: torch.full((3,), parameter.default) if parameter.per_model else parameter.default
+        name: [parameter.default] * len(models) if parameter.per_model else parameter.default
         for name, parameter in method.parameters.items()
     }
-    blocks = torch.split(models, 17, dim=1)
+    drawn = {"uniform": torch.rand_like(models)} if method.random else {}
+    whole = method.function(models, **arguments, **drawn)
+    size = 17
+    blocks = torch.split(models, size, dim=1)
+    pieces = torch.split(drawn.get("uniform", models), size, dim=1)
+    draws = [dict.fromkeys(drawn, piece) for piece in pieces]
+    shared: dict[str, Any] = {}
     if method.first_pass is not None:
-        reduction, result = method.first_pass(3, models.shape[1], **arguments), None
+        read = {key: arguments[key] for key in method.first_pass.reads}
+        reduction = method.first_pass(len(models), models.shape[1], **read)
+        reduction.sample(models[:, ::9])
+        result = reduction.result()
         while result is None:
-            for block in blocks:
-                reduction.update(block)
+            for place, block in enumerate(blocks):
+                reduction.update(block, place, **draws[place])
             result = reduction.result()
-        arguments |= result
+        shared = dict(result)
     if method.guess is not None:
-        guess = method.guess(**arguments)
-        for block in blocks:
-            guess.update(block)
-        arguments |= guess.settled()
-    parts = [method.function(block, **arguments) for block in blocks]
-    assert torch.equal(torch.cat(parts), method.function(models)), "blocks make the whole"
+        guessed = arguments | shared | dict(method.guess.guessed)
+        count = sum(method.guess.look(block, **guessed)[0] for block in blocks)
+        shared |= method.guess.settle(count)
+    parts = []
+    for place, block in enumerate(blocks):
+        own = {k: v[place] if isinstance(v, PerBlock) else v for k, v in shared.items()}
+        parts.append(method.function(block, **arguments, **own, **draws[place]))
+    assert torch.allclose(torch.cat(parts), whole, rtol=1e-6, atol=0), "blocks make the whole"
 
 
 def _one_adapter_gives_its_factors(method: Method) -> None:
@@ -161,19 +176,23 @@ _DECLARATION_RULES: tuple[Callable[[Method], None], ...] = (
     _declares,
     _refuses_what_is_out_of_range,
 )
-_BLOCK_RULES: tuple[Callable[[Method], None], ...] = (
+_TENSOR_RULES: tuple[Callable[[Method], None], ...] = (
     _one_model_gives_that_model,
     _zero_deltas_stay_zero,
     _models_may_be_permuted,
     _shape_and_type,
     _inputs_stay_and_results_repeat,
-    _blocks_make_the_whole,
 )
+_BLOCK_RULES = (*_TENSOR_RULES, _blocks_make_the_whole)
 _FACTOR_RULES: tuple[Callable[[Method], None], ...] = (
     _one_adapter_gives_its_factors,
     _adapters_may_be_permuted,
     _factors_stay_untouched,
 )
+
+
+def _count(method: Method) -> int:
+    return method.models or 3
 
 
 def _models(count: int) -> Tensor:

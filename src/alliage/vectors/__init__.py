@@ -13,6 +13,7 @@ from alliage.vectors.files import load, save
 from alliage.vectors.low_rank import Factors, LowRankVector
 from alliage.vectors.scaling import ScalingVector
 from alliage.vectors.vector import Combination, Vector
+from alliage.vectors.whole import WholeModel
 
 __all__ = [
     "Combination",
@@ -22,6 +23,7 @@ __all__ = [
     "TaskVector",
     "Term",
     "Vector",
+    "WholeModel",
     "load",
     "open",
     "parse_expression",

@@ -35,6 +35,7 @@ class TaskVector(Vector):
             raise AlliageError(found.problems)
         self.base = base
         self.tuned = tuned
+        self.checkpoints = (tuned,)
         self.name = name or tuned.name
         self.heads = found.heads
         self.shapes: dict[str, tuple[int, ...]] = {

@@ -22,10 +22,12 @@ class StoredVector(Vector):
     """A vector read from a file that `save` wrote."""
 
     base = None
+    heads = ()
 
     def __init__(self, file: Checkpoint) -> None:
         """Open the file's content as a vector; no tensor is read."""
         self.file = file
+        self.checkpoints = (file,)
         self.name = file.name
         self.shapes = {name: spec.shape for name, spec in file.specs().items()}
 

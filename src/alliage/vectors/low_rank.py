@@ -58,7 +58,7 @@ class LowRankVector(Vector):
 
     Attributes:
         modules: names of the adapted modules, by the base's tensor names without ".weight".
-        adapters: the adapters' checkpoints.
+        checkpoints: the adapters'.
         heads: names in the adapter's file of task heads saved whole, left out of the vector.
     """
 
@@ -105,7 +105,7 @@ class LowRankVector(Vector):
         self.name = name
         self._terms = terms
         self._recent: tuple[str, Factors] | None = None
-        self.adapters = tuple(dict.fromkeys(t.adapter for ts in terms.values() for t in ts))
+        self.checkpoints = tuple(dict.fromkeys(t.adapter for ts in terms.values() for t in ts))
         self.modules = tuple(parameter.removesuffix(".weight") for parameter in terms)
         self.shapes = {
             parameter: base.specs()[parameter].shape for parameter in [*terms, *self._saved]
@@ -170,7 +170,7 @@ class LowRankVector(Vector):
     @property
     def adapter(self) -> Checkpoint:
         """The first adapter's checkpoint; the only one, unless the vector is a sum."""
-        return self.adapters[0]
+        return self.checkpoints[0]
 
     @property
     def saved_whole(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class LowRankVector(Vector):
         if parameter in self._saved:
             if base is None:
                 base = self.base.read(parameter, start, stop).float()
-            stored = self.adapters[0].read(self._saved[parameter], start, stop)
+            stored = self.checkpoints[0].read(self._saved[parameter], start, stop)
             return stored.to(torch.float32).sub_(base)
         B, A, scale = self._recent_factors(parameter.removesuffix(".weight"))
         if self._terms[parameter][0].transposed:

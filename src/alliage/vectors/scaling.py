@@ -38,6 +38,7 @@ class ScalingVector(Vector):
             raise AlliageError(Problem(adapter.ref, "is no (IA)3 adapter."))
         self.base = base
         self.adapter = adapter
+        self.checkpoints = (adapter,)
         self.name = name or adapter.name
         problems: list[Problem] = []
         weights = [f"{module}.weight" for module in adapter.adapter_modules]

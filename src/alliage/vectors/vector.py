@@ -25,11 +25,15 @@ class Vector(ABC):
         base: the model that τ counts from; None for a vector read from a file of its own.
         shapes: parameter -> shape, by the base's tensor names. Task heads, integer buffers and the
             second names of tied weights are not among them.
+        checkpoints: what it is read from beside the base, the tuned model's own first.
+        heads: names, in the first of `checkpoints`, of task heads that stay out of it.
     """
 
     name: str
     base: Checkpoint | None
     shapes: Mapping[str, tuple[int, ...]]
+    checkpoints: tuple[Checkpoint, ...]
+    heads: tuple[str, ...]
 
     @abstractmethod
     def block(
@@ -102,6 +106,8 @@ class Combination(Vector):
                 self.terms.append((factor, vector))
         self.base = next((v.base for _, v in self.terms if v.base is not None), None)
         self.name = " ".join(_signed(factor, vector.name) for factor, vector in self.terms)
+        self.checkpoints = tuple(c for _, vector in self.terms for c in vector.checkpoints)
+        self.heads = self.terms[0][1].heads
         shapes: dict[str, tuple[int, ...]] = {}
         problems = []
         for _, vector in self.terms:

@@ -1,24 +1,41 @@
 """Weighted average of weights (model soups)."""
 
-from typing import Annotated
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method, per_model, weighted_sum
+from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@method("average", unit="block", space="weight", paper="arXiv:2203.05482")
+@method(
+    "average",
+    unit="block",
+    space="weight",
+    paper="arXiv:2203.05482",
+    departures="The paper's shares are equal or chosen greedily; here they are given.",
+)
 def average(
-    weights: Tensor, *, weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0
+    weights: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
+    normalize: bool = True,
 ) -> Tensor:
     """Average the weights: Σ wᵢθᵢ / Σ wᵢ.
 
     Args:
         weights: [n, ...], the models' weights.
-        weight: wᵢ, the share of each model; only their ratios count.
+        weight: wᵢ, the share of each model; a negative one moves away from it.
+        normalize: divide by Σ wᵢ, so that only the shares' ratios count.
 
     Returns:
         [...], the averaged weights.
     """
-    shares = per_model(weight, weights).flatten().double()
-    return weighted_sum(weights, (shares / shares.sum()).to(weights.dtype))
+    import torch
+
+    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights))
+    if normalize:
+        shares = shares / shares.sum()
+    return weighted_sum(weights, shares.to(weights.dtype))

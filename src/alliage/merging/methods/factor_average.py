@@ -1,10 +1,13 @@
 """Averaged LoRA factors (Zhang et al. 2023; Fosse 2024)."""
 
-from typing import Annotated
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, PerModel, PerModelNumber, method, per_model, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method(

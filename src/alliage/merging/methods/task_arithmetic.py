@@ -1,10 +1,13 @@
 """Task arithmetic (Ilharco et al. 2023)."""
 
-from typing import Annotated
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("task_arithmetic", unit="block", space="delta", paper="arXiv:2212.04089")

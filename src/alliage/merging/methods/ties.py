@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from typing import Annotated, Any
-
-import torch
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from alliage.merging.registry import (
     In,
     PerModel,
     PerModelNumber,
+    Scope,
     method,
     per_model,
     weighted_sum,
 )
-from alliage.merging.thresholds import WholeVectorThresholds, magnitude_thresholds
+from alliage.merging.thresholds import Kept, TrimThresholds, magnitude_thresholds, trim_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Vote = Literal["weighted", "sum", "count"]
+Zero = Literal["majority", "positive", "drop"]
+Combine = Literal["mean", "sum", "sum_by_count"]
 
 
 class MajoritySign:
     """The sign that most parameters elect, for those whose votes cancel exactly.
 
-    It is needed only where Σ wᵢτ̂ᵢ is exactly zero though some τ̂ᵢ is not; so it is guessed to be
+    It is needed only where the vote is exactly zero though some τ̂ᵢ is not; so it is guessed to be
     positive, counted on the way, and such blocks are merged again if the count says otherwise.
     """
 
-    def __init__(self, **arguments: Any) -> None:
-        """Count for `ties` with these arguments."""
-        self.arguments: Mapping[str, Any] = {"majority": 1.0}
-        self._weight = arguments["weight"]
-        self._thresholds = arguments["thresholds"]
-        self._balance = 0
-        self._lock = threading.Lock()
+    guessed: Mapping[str, Any] = {"majority": 1.0}
 
-    def update(self, deltas: Tensor) -> bool:
-        """Count a block's elected signs; True where some of its votes cancel exactly."""
-        kept = _trim(deltas, self._thresholds)
-        votes = weighted_sum(kept, self._weight)
-        with self._lock:
-            self._balance += int((votes > 0).sum() - (votes < 0).sum())
-        return bool(((votes == 0) & (kept != 0).any(dim=0)).any())
+    def look(self, tensors: Tensor, **arguments: Any) -> tuple[int, bool]:
+        """A block's elected signs, + less −; whether some of its votes cancel exactly."""
+        kept = _trim(tensors, arguments["thresholds"], arguments.get("quota"))
+        votes = _votes(kept, arguments["weight"], arguments["vote"])
+        cancelled = bool(((votes == 0) & (kept != 0).any(dim=0)).any())
+        depends = cancelled and arguments["zero"] == "majority"
+        return int((votes > 0).sum() - (votes < 0).sum()), depends
 
-    def settled(self) -> Mapping[str, Any]:
+    def settle(self, count: int) -> Mapping[str, Any]:
         """The majority over all blocks: 1, −1, or 0 where neither sign has it."""
-        return {"majority": float((self._balance > 0) - (self._balance < 0))}
+        return {"majority": float((count > 0) - (count < 0))}
 
 
 @method(
@@ -55,53 +53,110 @@ class MajoritySign:
     paper="arXiv:2306.01708",
     departures="Weights wᵢ are not in the paper: they multiply the trimmed vectors in the vote and "
     "in the mean; equal weights are the paper's method. Where the signs of all parameters balance "
-    "exactly, votes that cancel take the negative side, as the authors' code does.",
-    first_pass=WholeVectorThresholds,
-    guess=MajoritySign,
+    "exactly, votes that cancel take the negative side, as the authors' code does. trim, kept, "
+    "vote, zero and combine are other projects' readings of the paper.",
+    first_pass=TrimThresholds,
+    guess=MajoritySign(),
 )
 def ties(
     deltas: Tensor,
     *,
-    weight: Annotated[PerModelNumber, PerModel(), In(0, open_low=True)] = 1.0,
-    density: Annotated[float, In(0, 1, open_low=True)] = 0.2,
-    scale: Annotated[float, In(0)] = 1.0,
-    thresholds: Tensor | None = None,
+    weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
+    density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.2,
+    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    trim: Scope = "model",  # noqa: ARG001  the engine's: here everything is one vector
+    kept: Kept = "threshold",
+    vote: Vote = "weighted",
+    zero: Zero = "majority",
+    combine: Combine = "mean",
+    thresholds: Sequence[float] | Tensor | None = None,
+    quota: Sequence[int] | None = None,
     majority: float | None = None,
 ) -> Tensor:
     """Keep the largest entries, elect a sign for each parameter, average those that agree with it.
 
     τ̂ᵢ keeps the entries with |τᵢ| ≥ tᵢ, the (d − ⌊dK⌋)-th smallest magnitude of the whole vector;
     γ = sgn Σ wᵢτ̂ᵢ, with the majority of all signs where that sum is zero; the result is λ times the
-    weighted mean of the non-zero τ̂ᵢ whose sign is γ, and zero where there is none.
+    weighted mean of the non-zero wᵢτ̂ᵢ whose sign is γ (where the vote is not weighted: that of
+    τ̂ᵢ), and zero where there is none.
 
     Args:
         deltas: [n, ...], the task vectors, whole unless `thresholds` is given.
-        weight: wᵢ > 0, each model's say in vote and mean.
-        density: K, the share of entries that trimming keeps; 0.2 in the paper.
+        weight: wᵢ, each model's say in vote and mean.
+        density: Kᵢ, the share of entries that trimming keeps; 0.2 in the paper.
         scale: λ; 1 is the paper's recipe without a validation set.
+        trim: what is trimmed as one vector: the model, as in the paper, a module or a tensor.
+        kept: "threshold": all that equals the paper's tᵢ or more; "kth": tᵢ is the ⌊d(1 − K)⌋-th
+            smallest; "count": exactly ⌊dK⌋ entries, of equal ones the first; "count_or_one": one
+            at least.
+        vote: γ is the sign of Σ wᵢτ̂ᵢ, of the "sum" Σ τ̂ᵢ, or of the "count" Σ sgn τ̂ᵢ.
+        zero: where the vote is zero: the majority of all signs, positive, or drop the entry.
+        combine: what agrees becomes its "mean" Σwτ̂/Σw, its "sum" Σwτ̂, or "sum_by_count", Σwτ̂
+            divided by how many agree.
         thresholds: [n], the tᵢ of the whole vectors, for a block of them.
+        quota: [n], how many entries equal to tᵢ a block keeps, its first ones; −1: all.
         majority: 1, −1 or 0, the majority sign of the whole merge, for a block of it.
 
     Returns:
         [...], to be added to the base.
     """
+    import torch
+
     if thresholds is None:
-        thresholds = magnitude_thresholds(deltas.flatten(1), density)
-    kept = _trim(deltas, thresholds)
-    votes = weighted_sum(kept, weight)
+        thresholds, quota = _whole_thresholds(deltas, density, kept)
+    trimmed = _trim(deltas, thresholds, quota)
+    votes = _votes(trimmed, weight, vote)
     if majority is None:
         majority = float(votes.sign().sum().sign())
-    positive = votes > 0
-    if majority > 0:
-        positive |= votes == 0
-    weights = per_model(weight, deltas)
+    up = zero == "positive" or (zero == "majority" and majority > 0)
+    positive = votes >= 0 if up else votes > 0
+    negative = votes < 0 if up or zero == "drop" else votes <= 0
     total, shares = torch.zeros_like(votes), torch.zeros_like(votes)
-    for entry, factor in zip(kept, weights, strict=True):
-        agrees = torch.where(positive, entry > 0, entry < 0)
-        total += torch.where(agrees, entry * factor, 0.0)
-        shares += agrees * factor
-    return total.div_(shares.where(shares > 0, 1.0)).mul_(scale)
+    for entry, factor in zip(trimmed, per_model(weight, deltas), strict=True):
+        weighted = entry * factor
+        voter = weighted if vote == "weighted" else entry
+        agrees = torch.where(voter > 0, positive, negative & (voter < 0))
+        total += torch.where(agrees, weighted, 0.0)
+        if combine != "sum":
+            shares += agrees * (factor if combine == "mean" else 1.0)
+    if combine != "sum":
+        total = total.div_(shares.where(shares != 0, 1.0))
+    return total.mul_(scale)
 
 
-def _trim(deltas: Tensor, thresholds: Tensor) -> Tensor:
-    return deltas.where(deltas.abs() >= per_model(thresholds, deltas), 0.0)
+def _votes(trimmed: Tensor, weight: PerModelNumber, vote: Vote) -> Tensor:
+    if vote == "weighted":
+        return weighted_sum(trimmed, weight)
+    return weighted_sum(trimmed if vote == "sum" else trimmed.sign(), 1.0)
+
+
+def _trim(
+    deltas: Tensor, thresholds: Sequence[float] | Tensor, quota: Sequence[int] | None
+) -> Tensor:
+    import torch
+
+    limits = per_model(torch.as_tensor(thresholds), deltas)
+    trimmed = deltas.where(deltas.abs() >= limits, 0.0)
+    for row, delta, limit, left in zip(trimmed, deltas, limits, quota or (), strict=False):
+        if left >= 0:
+            equal = (delta.abs() == limit).flatten()
+            row.masked_fill_((equal & (equal.cumsum(0) > left)).reshape(row.shape), 0.0)
+    return trimmed
+
+
+def _whole_thresholds(
+    deltas: Tensor, density: PerModelNumber, kept: Kept
+) -> tuple[Tensor, list[int] | None]:
+    """Thresholds and quotas of vectors that are whole."""
+    flat = deltas.flatten(1)
+    numel = flat.shape[1]
+    shares = per_model(density, flat.double()).flatten().tolist()
+    ranks = [trim_rank(numel, share, kept) for share in shares]
+    limits = magnitude_thresholds(flat, ranks)
+    if not kept.startswith("count"):
+        return limits, None
+    larger = (flat.abs() > per_model(limits, flat)).sum(dim=1).tolist()
+    return limits, [
+        numel - rank + 1 - above if 0 < rank <= numel else -1
+        for rank, above in zip(ranks, larger, strict=True)
+    ]

@@ -1,0 +1,193 @@
+"""DARE (Yu et al. 2024): drop entries at random, rescale the rest; then add, or merge as TIES."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from alliage.merging.methods.ties import Combine, Vote, ties
+from alliage.merging.registry import (
+    In,
+    PerModel,
+    PerModelNumber,
+    Scope,
+    method,
+    per_model,
+    weighted_sum,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rescale = Literal["inverse", "l1", "none"]
+
+_NOTHING = 1e-7  # a sum of magnitudes that cannot be divided by
+
+
+class KeptMagnitude:
+    """Σ|τᵢ| / Σ|mᵢτᵢ| of each tensor, as a first pass, in float64."""
+
+    reads: ClassVar[tuple[str, ...]] = ("density", "rescale")
+
+    def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
+        """Start with nothing seen."""
+        self._models = models
+        self._parameters = parameters
+        self._sums: dict[int, list[tuple[float, float]]] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def scope(**parameters: Any) -> Scope:  # noqa: ARG004
+        """Each tensor is rescaled by itself."""
+        return "tensor"
+
+    @staticmethod
+    def memory(models: int, sampled: int) -> int:  # noqa: ARG004
+        """Bytes: next to none."""
+        return 0
+
+    def sample(self, tensors: Tensor) -> None:
+        """Nothing is guessed from a sample."""
+
+    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:
+        """Add a block's [n, m] magnitudes, before and after dropping."""
+        kept = _drop(tensors, self._parameters["density"], uniform)
+        sums = [
+            (float(before.abs().double().sum()), float(after.abs().double().sum()))
+            for before, after in zip(tensors, kept, strict=True)
+        ]
+        with self._lock:
+            self._sums[place] = sums
+
+    def result(self) -> Mapping[str, Any] | None:
+        """The {"factors": [n]}; only "l1" needs to look at anything."""
+        if self._parameters["rescale"] != "l1":
+            return {"factors": None}
+        if not self._sums:
+            return None
+        factors = []
+        for model in range(self._models):
+            pairs = [self._sums[place][model] for place in sorted(self._sums)]
+            before, after = (math.fsum(column) for column in zip(*pairs, strict=True))
+            factors.append(before / after if min(before, after) >= _NOTHING else 1.0)
+        return {"factors": factors}
+
+
+@method(
+    "dare_linear",
+    unit="block",
+    space="delta",
+    paper="arXiv:2311.03099",
+    departures="rescale l1 and none are not in the paper; weights wᵢ are not either.",
+    first_pass=KeptMagnitude,
+    random=True,
+)
+def dare_linear(
+    deltas: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
+    density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.5,
+    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    rescale: Rescale = "inverse",
+    seed: Annotated[int, In(0)] = 0,
+    factors: Sequence[float] | None = None,
+    uniform: Tensor | None = None,
+) -> Tensor:
+    """Drop entries at random, rescale what stays, add it up: λ Σ wᵢ mᵢτᵢ / Kᵢ.
+
+    Args:
+        deltas: [n, ...], the task vectors, whole unless `uniform` is given.
+        weight: wᵢ; a negative one takes a task away.
+        density: Kᵢ, the share of entries that stays, 1 − p of the paper.
+        scale: λ.
+        rescale: "inverse": by 1/Kᵢ, the paper's; "l1": so that the tensor's sum of magnitudes stays
+            what it was; "none".
+        seed: of the draws.
+        factors: [n], of the whole tensors, where `rescale` is "l1".
+        uniform: [n, ...], draws from [0, 1); an entry stays where its draw is below Kᵢ.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    kept = _dropped_and_rescaled(deltas, density, rescale, seed, factors, uniform)
+    return weighted_sum(kept, weight) * scale
+
+
+@method(
+    "dare_ties",
+    unit="block",
+    space="delta",
+    paper="arXiv:2311.03099",
+    departures="The paper trims by TIES once more after dropping; here dropping takes the place of "
+    "trimming, as has become usual. Cancelled votes are positive. rescale l1 and none and the "
+    "weights wᵢ are not in the paper.",
+    first_pass=KeptMagnitude,
+    random=True,
+)
+def dare_ties(
+    deltas: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
+    density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.5,
+    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    rescale: Rescale = "inverse",
+    vote: Vote = "weighted",
+    combine: Combine = "mean",
+    seed: Annotated[int, In(0)] = 0,
+    factors: Sequence[float] | None = None,
+    uniform: Tensor | None = None,
+) -> Tensor:
+    """Drop entries at random, rescale what stays, elect signs and merge what agrees (TIES).
+
+    Args:
+        deltas: [n, ...], the task vectors, whole unless `uniform` is given.
+        weight: wᵢ, each model's say in vote and mean.
+        density: Kᵢ, the share of entries that stays, 1 − p of the paper.
+        scale: λ.
+        rescale: as for dare_linear.
+        vote: as for ties.
+        combine: as for ties.
+        seed: of the draws.
+        factors: [n], of the whole tensors, where `rescale` is "l1".
+        uniform: [n, ...], draws from [0, 1); an entry stays where its draw is below Kᵢ.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    kept = _dropped_and_rescaled(deltas, density, rescale, seed, factors, uniform)
+    return ties(
+        kept, weight=weight, density=1.0, scale=scale, vote=vote, zero="positive", combine=combine,
+        thresholds=[0.0] * len(kept), majority=1.0,
+    )  # fmt: skip
+
+
+def _drop(deltas: Tensor, density: PerModelNumber, uniform: Tensor | None) -> Tensor:
+    assert uniform is not None
+    return deltas.where(uniform < per_model(density, uniform), 0.0)
+
+
+def _dropped_and_rescaled(
+    deltas: Tensor,
+    density: PerModelNumber,
+    rescale: Rescale,
+    seed: int,
+    factors: Sequence[float] | None,
+    uniform: Tensor | None,
+) -> Tensor:
+    import torch
+
+    if uniform is None:
+        draw = torch.Generator(deltas.device).manual_seed(seed)
+        uniform = torch.rand(deltas.shape, generator=draw, device=deltas.device)
+    kept = _drop(deltas, density, uniform)
+    if rescale == "none":
+        return kept
+    if rescale == "inverse":
+        return kept / per_model(density, deltas)
+    if factors is None:
+        pairs = zip(deltas.flatten(1).double(), kept.flatten(1).double(), strict=True)
+        sums = [(float(before.abs().sum()), float(after.abs().sum())) for before, after in pairs]
+        factors = [b / a if min(a, b) >= _NOTHING else 1.0 for b, a in sums]
+    return kept * per_model(torch.tensor(factors), deltas)

@@ -1,0 +1,26 @@
+"""One model's weights as they are: for stacks of layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@method("passthrough", unit="block", space="weight", paper="arXiv:2312.15166", models=1)
+def passthrough(
+    weights: Tensor, *, scale: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0
+) -> Tensor:
+    """Take the one model's weights, times a scale; with slices, stack layers of several models.
+
+    Args:
+        weights: [1, ...], the model's weights.
+        scale: what they are multiplied with.
+
+    Returns:
+        [...], the scaled weights.
+    """
+    return weighted_sum(weights, scale)

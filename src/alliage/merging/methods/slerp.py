@@ -1,0 +1,103 @@
+"""Spherical linear interpolation (Shoemake 1985) between two models, tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from alliage.merging.registry import In, Scope, method, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_COLLINEAR = 0.9995  # |cosine| beyond which sin Ω is too small to divide by
+_ZERO = 1e-8  # a norm that is no direction
+
+
+class Cosine:
+    """The cosine of the angle between two tensors, as a first pass, in float64."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
+        """Start with nothing seen."""
+        self._products: dict[int, tuple[float, float, float]] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def scope(**parameters: Any) -> Scope:  # noqa: ARG004
+        """Each tensor has its angle."""
+        return "tensor"
+
+    @staticmethod
+    def memory(models: int, sampled: int) -> int:  # noqa: ARG004
+        """Bytes: next to none."""
+        return 0
+
+    def sample(self, tensors: Tensor) -> None:
+        """Nothing is guessed from a sample."""
+
+    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
+        """Add a block's [2, m] products."""
+        first, second = tensors.double()
+        one, other, both = first @ first, second @ second, first @ second
+        found = float(one), float(other), float(both)
+        with self._lock:
+            self._products[place] = found
+
+    def result(self) -> Mapping[str, Any] | None:
+        """The {"cosine": float}; sums in the order of the blocks, whoever saw them first."""
+        if not self._products:
+            return None
+        rows = [self._products[place] for place in sorted(self._products)]
+        one, other, both = (math.fsum(column) for column in zip(*rows, strict=True))
+        return {"cosine": _cosine(math.sqrt(one), math.sqrt(other), both)}
+
+
+@method(
+    "slerp",
+    unit="block",
+    space="weight",
+    paper="doi:10.1145/325334.325242",
+    departures="Weights are no unit vectors: they are combined as they are, with the angle between "
+    "their directions, as is usual for models. Nearly parallel tensors are interpolated linearly.",
+    first_pass=Cosine,
+    models=2,
+)
+def slerp(
+    weights: Tensor,
+    *,
+    t: Annotated[float, In(0, 1)] = 0.5,
+    cosine: float | None = None,
+) -> Tensor:
+    """Interpolate on the arc: [sin((1−t)Ω)·a + sin(tΩ)·b] / sin Ω, Ω the angle between a and b.
+
+    Args:
+        weights: [2, ...], a and b, whole unless `cosine` is given.
+        t: how far from a to b.
+        cosine: of Ω over the whole tensor, for a block of it.
+
+    Returns:
+        [...], the interpolated weights.
+    """
+    if cosine is None:
+        a, b = weights.flatten(1).double()
+        cosine = _cosine(float(a.norm()), float(b.norm()), float(a @ b))
+    if abs(cosine) > _COLLINEAR:
+        shares = (1 - t, t)
+    else:
+        angle = math.acos(cosine)
+        shares = (
+            math.sin((1 - t) * angle) / math.sin(angle),
+            math.sin(t * angle) / math.sin(angle),
+        )
+    return weighted_sum(weights, weights.new_tensor(shares))
+
+
+def _cosine(one: float, other: float, both: float) -> float:
+    """Of two norms and a product; 0, a right angle, where one has no direction."""
+    if min(one, other) <= _ZERO:
+        return 0.0
+    return max(-1.0, min(1.0, both / (one * other)))

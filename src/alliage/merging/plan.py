@@ -1,0 +1,255 @@
+"""What a merge will do, known before the first tensor is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alliage.checkpoints import Checkpoint, TensorSpec
+from alliage.checkpoints.names import module_of
+from alliage.checkpoints.writer import Layout
+from alliage.errors import AlliageError, Problem
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.registry import Method
+from alliage.vectors import Vector
+
+DEFAULT_MEMORY = 2**30
+BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
+SMALLEST_BLOCK = 2**12
+SAMPLE_SLICES, SLICE = 2048, 512  # what a first pass is shown of a whole vector
+_COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
+_BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
+_KERNEL_SECONDS, _TORCH_SECONDS = 1e-9, 2e-8  # for one element of one model
+
+
+class Source(NamedTuple):
+    """One model's part in a merged tensor.
+
+    Attributes:
+        vector: its place among the plan's vectors.
+        parameter: the vector's name of the tensor.
+    """
+
+    vector: int
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergedTensor:
+    """One parameter of the output that is computed.
+
+    Attributes:
+        name: in the output.
+        spec: of the base's tensor (with slices, the first model's): its name, and the shape of all.
+        dtype: code of the output's type.
+        copies: further names that get the same bytes (tied weights).
+        sources: what is merged; none where the type alone changes.
+        arguments: of the method, per-model ones in the order of the sources.
+    """
+
+    name: str
+    spec: TensorSpec
+    dtype: str
+    copies: tuple[str, ...]
+    sources: tuple[Source, ...]
+    arguments: Mapping[str, Any]
+
+
+class Copied(NamedTuple):
+    """A tensor of the output that is the base's own, byte for byte."""
+
+    name: str
+    source: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that a merge will do.
+
+    Attributes:
+        recipe, method: what was asked for.
+        arguments: the method's, where they are the same for every tensor.
+        base: the donor of names, configuration and tokenizer: the base, or the first model.
+        vectors: the models, in the order of the recipe.
+        merged: the parameters that the method computes.
+        converted: parameters that no model changes but whose type the output changes.
+        copied: tensors that are copied from the base as they are.
+        left_apart: model -> its task heads' names; they are kept in folders of their own.
+        layout: the output's files; None where problems forbid one.
+        layer_sources: for each layer of the output the first model's, where slices stack layers.
+        tokenizer: whose tokenizer the output gets.
+        dropped: the base's task heads, which decide none of the merged tasks.
+        errors: whatever keeps the plan from being run.
+        notes: what a user should know, though it stops nothing.
+        memory: the budget in bytes that blocks are cut for.
+        threads: workers.
+    """
+
+    recipe: MergeRecipe
+    method: Method
+    arguments: dict[str, Any]
+    base: Checkpoint | None = None
+    vectors: list[Vector] = field(default_factory=list)
+    merged: list[MergedTensor] = field(default_factory=list)
+    converted: list[MergedTensor] = field(default_factory=list)
+    copied: list[Copied] = field(default_factory=list)
+    left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    layout: Layout | None = None
+    layer_sources: tuple[int, ...] | None = None
+    tokenizer: Checkpoint | None = None
+    dropped: list[str] = field(default_factory=list)
+    errors: list[AlliageError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    memory: int = DEFAULT_MEMORY
+    threads: int = 1
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong."""
+        return [problem for error in self.errors for problem in error.problems]
+
+    def raise_problems(self) -> None:
+        """Raise all problems together, as a usage error if one of them is."""
+        if self.errors:
+            raise type(max(self.errors, key=lambda error: error.exit_code))(self.problems)
+
+    @property
+    def numel(self) -> int:
+        """Elements of the whole vector: all merged parameters, tied ones once."""
+        return sum(tensor.spec.numel for tensor in self.merged)
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest merged parameter."""
+        return max((tensor.spec.numel for tensor in self.merged), default=0)
+
+    def groups(self) -> list[list[MergedTensor]]:
+        """The tensors that the method's first pass sees as one vector, largest groups first."""
+        first_pass = self.method.first_pass
+        if first_pass is None:
+            return []
+        found: dict[str, list[MergedTensor]] = {}
+        for tensor in self.merged:
+            scope = first_pass.scope(**tensor.arguments)
+            keys = {"model": "", "module": module_of(tensor.name), "tensor": tensor.name}
+            found.setdefault(keys[scope], []).append(tensor)
+        return sorted(found.values(), key=lambda group: -sum(t.spec.numel for t in group))
+
+    @property
+    def sources_at_once(self) -> int:
+        """The most models that one tensor is made of."""
+        return max((len(tensor.sources) for tensor in self.merged), default=len(self.vectors))
+
+    @property
+    def _bytes_per_element(self) -> int:
+        """Of a block, in one worker: float32 tensors of all models, of the base and the result."""
+        return 4 * (_COPIES * self.sources_at_once + 4)
+
+    @property
+    def _fixed_memory(self) -> int:
+        first_pass, groups = self.method.first_pass, self.groups()
+        if first_pass is None or not groups:
+            return 0
+        sampled = min(SAMPLE_SLICES * SLICE, sum(tensor.spec.numel for tensor in groups[0]))
+        at_once = min(self.threads, len(groups))
+        return at_once * first_pass.memory(self.sources_at_once, sampled)
+
+    @property
+    def workers(self) -> int:
+        """Threads: fewer than asked for where each holds a whole tensor of all models."""
+        if self.method.unit != "tensor":
+            return self.threads
+        fitting = self.memory // max(1, self._bytes_per_element * self.largest)
+        return max(1, min(self.threads, fitting))
+
+    @property
+    def least_memory(self) -> int:
+        """The smallest budget that the plan can keep."""
+        if self.method.unit == "tensor":
+            return self._fixed_memory + self._bytes_per_element * self.largest
+        return self._fixed_memory + self._bytes_per_element * SMALLEST_BLOCK * self.threads
+
+    @property
+    def block(self) -> int:
+        """Elements of a block, so that all threads together stay within `memory`."""
+        left = self.memory - self._fixed_memory
+        fitting = left // (self._bytes_per_element * self.threads)
+        return max(SMALLEST_BLOCK, min(BLOCK, fitting // SMALLEST_BLOCK * SMALLEST_BLOCK))
+
+    @property
+    def working_memory(self) -> int:
+        """Bytes of anonymous memory that the merge takes, beside the interpreter's libraries."""
+        at_once = self.largest if self.method.unit == "tensor" else self.block
+        return self._fixed_memory + self._bytes_per_element * at_once * self.workers
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of tensors, over all passes that are certain."""
+        if self.base is None:
+            return 0
+        passes = 1 + (self.method.first_pass is not None)
+        models = sum(stored_bytes(vector) for vector in self.vectors)
+        specs = self.base.specs()
+        changed = sum(tensor.spec.nbytes for tensor in self.merged)
+        once = sum(tensor.spec.nbytes for tensor in self.converted)
+        once += sum(specs[tensor.source].nbytes for tensor in self.copied)
+        return passes * (models + changed) + once
+
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes of the output's weight files."""
+        return self.layout.nbytes if self.layout is not None else 0
+
+    def estimate_seconds(self) -> float:
+        """About how long a run will take on a common machine."""
+        from alliage.merging.computing import kernel_for
+
+        each = _KERNEL_SECONDS if kernel_for(self) is not None else _TORCH_SECONDS
+        computing = each * self.numel * self.sources_at_once / self.workers
+        return computing + (self.bytes_to_read + 2 * self.bytes_to_write) / _BYTES_PER_SECOND
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values, for people and for JSON."""
+        return {
+            "method": self.method.name,
+            "dialect": self.recipe.dialect,
+            "arguments": self.arguments,
+            "arguments_by_tensor": self.recipe.varies(),
+            "base": self.base.ref if self.base is not None else None,
+            "models": [vector.name for vector in self.vectors],
+            "tensors_merged": len(self.merged),
+            "tensors_converted": len(self.converted),
+            "tensors_copied": len(self.copied),
+            "elements_merged": self.numel,
+            "layers": len(self.layer_sources) if self.layer_sources is not None else None,
+            "tied": dict(self.base.ties) if self.base is not None else {},
+            "heads_left_apart": {name: list(heads) for name, heads in self.left_apart.items()},
+            "heads_dropped": self.dropped,
+            "notes": self.notes,
+            "output_dtypes": dict(Counter(tensor.dtype for tensor in self.merged)),
+            "output_files": list(self.layout.shards) if self.layout is not None else [],
+            "bytes_to_read": self.bytes_to_read,
+            "bytes_to_write": self.bytes_to_write,
+            "working_memory": self.working_memory,
+            "threads": self.workers,
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+def stored_bytes(vector: Vector) -> int:
+    """Bytes of what a model adds to the merge."""
+    heads = set(vector.heads)
+    return sum(
+        spec.nbytes
+        for checkpoint in vector.checkpoints
+        for name, spec in checkpoint.specs().items()
+        if name not in heads
+    )
+
+
+def folder_of(out: Path) -> Path:
+    """The nearest existing folder above an output."""
+    return next(folder for folder in out.absolute().parents if folder.exists())

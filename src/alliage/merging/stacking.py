@@ -1,0 +1,119 @@
+"""Recipes with slices: an output whose layers come from chosen layers of the models."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+
+from alliage.checkpoints import Checkpoint
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.names import layer_of
+from alliage.errors import AlliageError, Problem, UsageError
+from alliage.merging.parameters import depth_of
+from alliage.merging.plan import Plan, Source
+from alliage.merging.recipe import split_lora
+from alliage.vectors import Combination, Vector, WholeModel
+from alliage.vectors import open as open_vector
+
+_LAYER_NUMBER = re.compile(r"^(.*?(?:^|\.)(?:layers?|h|blocks?|transformer_blocks)\.)\d+(\..*)?$")
+
+
+def plan_stack(made: Plan) -> None:
+    """Fill a plan whose recipe has slices.
+
+    Layers come in the order of the slices. What stands before the layers (embeddings) is merged
+    as in the first slice, what stands after them as in the last one.
+
+    Raises:
+        AlliageError: a model lacks a layer or tensor; all of them.
+    """
+    from alliage.merging.planning import finish_layout, lay_out
+
+    base, recipe = made.base, made.recipe
+    if base is None:
+        return
+    if made.method.unit == "factors":
+        raise UsageError(Problem("slices", f"{made.method.name} merges adapters, not layers."))
+    numbers = {ref: number for number, ref in enumerate(recipe.refs)}
+    made.vectors = [_open(made, base, ref) for ref in recipe.refs]
+    problems: list[Problem] = []
+    starts = list(accumulate((part.length for part in recipe.slices), initial=0))
+    made.layer_sources = tuple(
+        layer for part in recipe.slices for layer in range(*part.models[0].layers)
+    )
+
+    def add(name: str, index: int, names: list[str], depth: float) -> None:
+        """One output tensor from each model's own tensor of the slice."""
+        entries = recipe.slices[index].models
+        found = [made.vectors[numbers[entry.model]] for entry in entries]
+        lacking = [
+            Problem(f"{entry.model}: {own}", "is not in the model.")
+            for entry, own, vector in zip(entries, names, found, strict=True)
+            if own not in vector.shapes
+        ]
+        if lacking:
+            problems.extend(lacking)
+            return
+        spec = found[0].source(names[0])
+        for entry, own, vector in zip(entries, names, found, strict=True):
+            if vector.shapes[own] != spec.shape:
+                what = f"has the shape {list(vector.shapes[own])}, expected {list(spec.shape)}."
+                problems.append(Problem(f"{entry.model}: {own}", what))
+        sources = tuple(
+            Source(numbers[entry.model], own) for entry, own in zip(entries, names, strict=True)
+        )
+        arguments = recipe.arguments_for(name, depth, slice_index=index, sources=names)
+        lay_out(made, name, spec, sources, arguments)
+
+    for name, spec in base.specs().items():
+        if layer_of(name) is not None or name in base.ties:
+            continue
+        last = depth_of(name, 2) > 0
+        index = len(recipe.slices) - 1 if last else 0
+        if spec.is_weight:
+            depth = depth_of(name, 2, dialect=recipe.dialect)
+            add(name, index, [name] * len(recipe.slices[index].models), depth)
+        else:
+            lay_out(made, name, spec, (), {})
+    for index, part in enumerate(recipe.slices):
+        donor = made.vectors[numbers[part.models[0].model]]
+        for step in range(part.length):
+            layers = [entry.layers[0] + step for entry in part.models]
+            here = [name for name in donor.shapes if layer_of(name) == layers[0]]
+            if not here:
+                what = f"has no layer {layers[0]}."
+                problems.append(Problem(part.models[0].model, what))
+            for own in here:
+                name = _at(own, starts[index] + step)
+                depth = depth_of(name, part.length, first=starts[index], dialect=recipe.dialect)
+                add(name, index, [_at(own, layer) for layer in layers], depth)
+    buffers = [n for n, s in base.specs().items() if layer_of(n) is not None and not s.is_weight]
+    if buffers:
+        what = f"{len(buffers)} buffers of layers are left out, the first {buffers[0]}."
+        made.notes.append(what)
+    if problems:
+        raise AlliageError(list(dict.fromkeys(problems)))
+    finish_layout(made)
+
+
+def _open(made: Plan, base: Checkpoint, ref: str) -> Vector:
+    """A model: against the base for methods that need one, by itself for others."""
+    model, adapter = split_lora(ref)
+    tuned = open_checkpoint(model)
+    if made.method.space == "delta":
+        vector: Vector = open_vector(tuned, base)
+    else:
+        if tuned.adapter is not None:
+            what = "is an adapter: layers are taken from full models."
+            raise UsageError(Problem(ref, what, "Write model+adapter."))
+        vector = WholeModel(tuned)
+    if adapter is None:
+        return vector
+    applied = open_vector(adapter, tuned)
+    both: Vector = Combination([(1.0, vector), (1.0, applied)])
+    return both.named(f"{tuned.name}+{applied.name}")
+
+
+def _at(name: str, layer: int) -> str:
+    """A tensor's name, moved to another layer."""
+    return _LAYER_NUMBER.sub(lambda match: f"{match[1]}{layer}{match[2] or ''}", name)
