@@ -17,6 +17,7 @@ _VERBS = {
     "apply": "alliage.merging.applying",
     "prune": "alliage.pruning",
     "tune": "alliage.tuning",
+    "extract": "alliage.tuning",
     "evaluate": "alliage.evaluation",
 }
 _PACKAGES = (
@@ -31,9 +32,20 @@ if TYPE_CHECKING:
     from alliage.merging import merge as merge
     from alliage.merging.applying import apply as apply
     from alliage.pruning import prune as prune
+    from alliage.tuning import extract as extract
     from alliage.tuning import tune as tune
 
-__all__ = ["__version__", "apply", "compare", "evaluate", "merge", "open", "prune", "tune"]
+__all__ = [
+    "__version__",
+    "apply",
+    "compare",
+    "evaluate",
+    "extract",
+    "merge",
+    "open",
+    "prune",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,113 @@
+"""Which modules of transformers' model hold a checkpoint's weights, as PEFT sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from alliage.checkpoints import Checkpoint
+from alliage.errors import AlliageError, Problem
+
+Kind = Literal["linear", "conv1d", "embedding", "convolution"]
+
+PREFIX = "base_model.model."  # of every name in an adapter's file
+
+_KINDS: dict[str, Kind] = {
+    "Linear": "linear",
+    "Conv1D": "conv1d",
+    "Embedding": "embedding",
+    "Conv1d": "convolution",
+    "Conv2d": "convolution",
+    "Conv3d": "convolution",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a weight stands in the model in memory.
+
+    Attributes:
+        name: of the parameter in memory.
+        kind: what LoRA on its module is like; None where PEFT has no exact one.
+        obstacle: why there is none.
+    """
+
+    name: str
+    kind: Kind | None
+    obstacle: str = ""
+
+    @property
+    def module(self) -> str:
+        """The parameter's module."""
+        return self.name.rpartition(".")[0]
+
+
+def locate_weights(checkpoint: Checkpoint) -> tuple[dict[str, Place], dict[str, str]]:
+    """Find each tensor of a full model in transformers' model of it; no weight is loaded.
+
+    Files and memory may have other names (ViT), and what LoRA does to a weight depends on its
+    module's class: Conv1D and embeddings are stored the other way round than linear layers.
+
+    Returns:
+        the place of each tensor that the model has, by its name in the files, and PEFT's
+        `auto_mapping`: the model's class and where it is from.
+
+    Raises:
+        AlliageError: no config.json, or an architecture that transformers does not have.
+    """
+    import transformers
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    model = _empty_model(checkpoint, transformers)
+    rules = [r for r in get_model_conversion_mapping(model) if isinstance(r, WeightRenaming)]
+    state = model.state_dict()
+    tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+    places = {}
+    for stored in checkpoint.specs():
+        name = rename_source_key(stored, rules, [], model.base_model_prefix, state)[0]
+        if name in state:
+            places[stored] = _place(model, name, name in tied)
+    origin = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+    return places, origin
+
+
+def _empty_model(checkpoint: Checkpoint, transformers: Any) -> Any:
+    config: Mapping[str, Any] = checkpoint.config or {}
+    architecture = next(iter(config.get("architectures") or ()), None)
+    try:
+        settings = transformers.AutoConfig.for_model(**config)
+        with torch.device("meta"):
+            if hasattr(transformers, str(architecture)):
+                return getattr(transformers, str(architecture))(settings)
+            return transformers.AutoModel.from_config(settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        raise AlliageError(
+            Problem(
+                checkpoint.ref,
+                f"transformers has no model for its config.json: {said}",
+                "An adapter's form depends on the classes of the modules.",
+            )
+        ) from None
+
+
+def _place(model: Any, name: str, tied: bool) -> Place:
+    module_name, _, own = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    form = type(module).__name__
+    # Subclasses may do otherwise than PEFT's factors: OPT's positions are shifted by two.
+    ours = type(module).__module__.startswith(("torch.nn.modules.", "transformers.pytorch_utils"))
+    if own == "bias":
+        return Place(name, None, "a bias")
+    if tied:
+        return Place(name, None, "tied to another layer, of which LoRA would change only one")
+    if own != "weight" or form not in _KINDS or not ours:
+        kind = "a norm" if "norm" in form.lower() else f"a parameter of {form}"
+        return Place(name, None, kind)
+    if getattr(module, "groups", 1) > 1:
+        return Place(name, None, "a convolution in groups")
+    return Place(name, _KINDS[form])
