@@ -60,7 +60,7 @@ BFLOAT_MODELS = (BASE + 0.1 * DELTAS).bfloat16()
 MANY = draw(7, 30, 20, seed=6)
 PAIRS = {
     "apart": draw(2, 30, 20, seed=7),
-    "close": torch.stack([BASE, BASE + 0.036 * DELTAS[0]]),  # cosine 0.9994: on the arc
+    "close": torch.stack([BASE, BASE + 0.036 * DELTAS[0]]),  # cosine 0.9993: on the arc
     "closer": torch.stack([BASE, BASE + 0.027 * DELTAS[0]]),  # cosine 0.9996: on the line
     "parallel": torch.stack([BASE, 2 * BASE]),
     "opposite": torch.stack([BASE, -2 * BASE]),

@@ -1,12 +1,12 @@
-"""mergekit's YAML, merged by mergekit's own command and by Alliage, on small real checkpoints.
+"""Whole merges of small real checkpoints, by the peers' own programs and by Alliage.
 
-Checked with mergekit 0.1.5. Gradients run over t = i / (n − 1), layer i of the n of a slice (1 for
-an only one); embeddings, final norms and heads stand at t = 0, the first value. A base that is not
-listed is one more input, even of linear.
+First mergekit's YAML, checked with mergekit 0.1.5. Gradients run over t = i / (n − 1), layer i of
+the n of a slice (1 for an only one); embeddings, final norms and heads stand at t = 0, the first
+value. A base that is not listed is one more input, even of linear.
 
 Merges in float32 that only multiply, add and divide in the order of the models are equal bit by
-bit. Trimmed bfloat16 models are not compared: their differences have many equal magnitudes, and
-mergekit leaves open which of them stay.
+bit. Of trimmed bfloat16 models only the numbers of entries are: their differences have many equal
+magnitudes, and mergekit leaves open which of them stay.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alliage.merging import load_recipe, plan, run
+from alliage.merging import MergeRecipe, load_recipe, parse_recipe, plan, run
 from tests.conftest import shift
+from tests.real.peers import SCRIPTS
 
 pytestmark = pytest.mark.real
+
+TRIMMED = "ties of one bfloat16 model"
 
 # The recipe, and by how many roundings of its largest input a merged entry may differ.
 RECIPES = {
@@ -147,6 +150,13 @@ RECIPES = {
                 layer_range: [1, 4]
                 parameters: {scale: [{filter: o_proj, value: 0.5}, {value: 1.0}]}
         """, 0),
+    TRIMMED: ("""
+        merge_method: ties
+        base_model: {bfloat16}/base
+        models: [{model: {bfloat16}/a, parameters: {weight: 1.0, density: 0.3}}]
+        dtype: float32
+        out_dtype: bfloat16
+        """, None),
 }  # fmt: skip
 
 
@@ -187,18 +197,25 @@ def recipes(tmp_path_factory) -> Path:
         "bfloat16": save_family(llama, home / "bfloat16", torch.bfloat16),
         "gpt2": save_family(gpt2, home / "gpt2", torch.float32),
     }
-    for number, (text, _) in enumerate(RECIPES.values()):
+    for name, (text, _) in RECIPES.items():
         for family, folder in families.items():
             text = text.replace("{" + family + "}", str(folder))
-        (home / f"recipe{number}.yml").write_text(text)
+        (home / f"{name}.yml").write_text(text)
     return home
 
 
 @pytest.fixture(scope="module")
 def mergekit(peers, recipes) -> Path:
     """The folder of what mergekit made of them."""
-    peers.run("python", Path(__file__).parent / "peers" / "run_mergekit_yaml.py", recipes)
+    peers.run("python", SCRIPTS / "run_mergekit_yaml.py", recipes)
     return recipes
+
+
+def merge(recipe: MergeRecipe, out: Path) -> Path:
+    made = plan(recipe, out=out)
+    assert not made.problems
+    run(made, out)
+    return out
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -213,17 +230,39 @@ def settings(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != TRIMMED])
 def test_mergekits_yaml_makes_the_model_that_mergekit_makes(mergekit, tmp_path, name):
-    number, steps = list(RECIPES).index(name), RECIPES[name][1]
-    made = plan(load_recipe(mergekit / f"recipe{number}.yml"), out=tmp_path / "out")
-    assert not made.problems
-    run(made, tmp_path / "out")
-    found, expected = tensors(tmp_path / "out"), tensors(mergekit / f"recipe{number}")
+    out = merge(load_recipe(mergekit / f"{name}.yml"), tmp_path / "out")
+    found, expected = tensors(out), tensors(mergekit / name)
     assert found.keys() == expected.keys()
     for tensor, theirs in expected.items():
         assert found[tensor].dtype == theirs.dtype, tensor
-        bound = steps * torch.finfo(theirs.dtype).eps * theirs.abs().max()
+        bound = RECIPES[name][1] * torch.finfo(theirs.dtype).eps * theirs.abs().max()
         assert ((found[tensor].float() - theirs.float()).abs() <= bound).all(), tensor
     layers = "n_layer" if "tied" in name else "num_hidden_layers"
-    assert settings(tmp_path / "out")[layers] == settings(mergekit / f"recipe{number}")[layers]
+    assert settings(out)[layers] == settings(mergekit / name)[layers]
+
+
+def test_as_many_entries_of_each_tensor_change_as_by_mergekit(mergekit, tmp_path):
+    out = merge(load_recipe(mergekit / f"{TRIMMED}.yml"), tmp_path / "out")
+    base, tuned = tensors(mergekit / "bfloat16" / "base"), tensors(mergekit / "bfloat16" / "a")
+    expected = tensors(mergekit / TRIMMED)
+    straddled = False
+    for name, found in tensors(out).items():
+        changed = found != base[name]
+        assert torch.equal(found[changed], tuned[name][changed]), name
+        assert int(changed.sum()) == int((expected[name] != base[name]).sum()), name
+        magnitudes = (tuned[name].float() - base[name].float()).abs()
+        straddled |= bool((magnitudes[~changed] == magnitudes[changed].min()).any())
+    assert straddled  # the case in question: equal magnitudes, some kept and some not
+
+
+def test_ties_of_whole_models_is_fusion_benchs(peers, recipes, tmp_path):
+    models = [recipes / "llama" / name for name in "abc"]
+    base = recipes / "llama" / "base"
+    peers.run("python", SCRIPTS / "run_fusion_bench.py", base, *models, tmp_path / "theirs")
+    content = {"method": "ties", "dialect": "fusion_bench", "base": str(base)}
+    recipe = parse_recipe(content | {"models": [str(model) for model in models]})
+    found, expected = tensors(merge(recipe, tmp_path / "ours")), tensors(tmp_path / "theirs")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

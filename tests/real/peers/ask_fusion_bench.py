@@ -7,6 +7,7 @@ from pathlib import Path
 import fusion_bench
 import torch
 from answering import answer
+from fusion_bench.method import TiesMergingAlgorithm
 from fusion_bench.method.ties_merging.ties_merging_utils import ties_merging
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -21,6 +22,11 @@ def ties(deltas: torch.Tensor, *, threshold: float, merge_func: str) -> torch.Te
     return merged.reshape(deltas.shape[1:])
 
 
+def ties_merging_by_default() -> TiesMergingAlgorithm:
+    """The algorithm as its project's settings make it."""
+    return instantiate(OmegaConf.load(SETTINGS / "ties_merging.yaml"))
+
+
 def ties_by_default(models: torch.Tensor, *, sizes: list[int]) -> torch.Tensor:
     """The merged model of models [n, d], the first the base, each of parts with some sizes."""
 
@@ -29,8 +35,8 @@ def ties_by_default(models: torch.Tensor, *, sizes: list[int]) -> torch.Tensor:
 
     names = ["_pretrained_", *(f"tuned{number}" for number in range(1, len(models)))]
     pool = {name: module(row) for name, row in zip(names, models, strict=True)}
-    algorithm = instantiate(OmegaConf.load(SETTINGS / "ties_merging.yaml"))
-    return nn.utils.parameters_to_vector(algorithm.run(pool).parameters()).detach()
+    merged = ties_merging_by_default().run(pool)
+    return nn.utils.parameters_to_vector(merged.parameters()).detach()
 
 
 if __name__ == "__main__":
