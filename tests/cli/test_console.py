@@ -36,3 +36,20 @@ def test_titles_are_lines_of_their_own_however_narrow_the_table(capsys):
 def test_nan_and_infinity_are_null_at_any_depth(capsys):
     console.print_json({"a": [float("nan"), (float("inf"), 0.5)], "b": {"c": -float("inf")}})
     assert json.loads(capsys.readouterr().out) == {"a": [None, [None, 0.5]], "b": {"c": None}}
+
+
+def test_names_from_files_cannot_steer_the_terminal(alliage, workspace, capsys):
+    """Nor split a problem's line, nor turn text around."""
+    import torch
+    from safetensors.torch import save_file
+
+    name = "\x1b[2J\x07fine\nalliage: all is well\u202eexe"
+    (workspace / "odd").mkdir()
+    save_file({name: torch.zeros(2, 2)}, workspace / "odd" / "model.safetensors")
+    done = alliage("compare --base base odd")
+    assert done.returncode == 1
+    assert r"\x1b[2J\x07fine\nalliage: all is well\u202eexe: is not in the base." in done.stderr
+    assert not any(character in done.stderr + done.stdout for character in "\x1b\x07\u202e")
+    assert "\nalliage: all is well" not in done.stderr
+    console.print_table("", ("name",), [(name,)])
+    assert not any(character in capsys.readouterr().out for character in "\x1b\x07\u202e")

@@ -65,13 +65,13 @@ def print_table(
 def note(text: str, *, quiet: bool = False) -> None:
     """One line for people on stderr."""
     if not quiet:
-        print(text, file=sys.stderr)
+        print(_visible(text), file=sys.stderr)
 
 
 def problems(error: AlliageError) -> None:
     """Every problem on its own line on stderr."""
     for problem in error.problems:
-        print(f"alliage: {problem}", file=sys.stderr)
+        print(f"alliage: {_visible(str(problem))}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"alliage: {len(error.problems)} problems.", file=sys.stderr)
 
@@ -141,4 +141,11 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return _visible(str(value))
+
+
+def _visible(text: str) -> str:
+    """Text whose control characters are written out: names from files may steer the terminal."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
