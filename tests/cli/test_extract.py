@@ -31,8 +31,10 @@ def test_what_is_extracted_answers_the_task_alike(alliage, workspace):
     for model in ("sentiment", "out"):
         done = alliage(f"evaluate {model} --task sentiment-data --json")
         assert done.returncode == 0, done.stderr
-        rows = json.loads(done.stdout)["scores"][0]["scores"]
-        scores.append({row["metric"]: row["value"] for row in rows if row["metric"] != "seconds"})
+        found = json.loads(done.stdout)["scores"][0]
+        rows = [row for row in found["scores"] if row["metric"] != "seconds"]
+        scores.append({row["metric"]: row["value"] for row in rows})
+    assert found["models"][0]["role"] == "single"
     assert len(scores[0]) > 2  # calibration too, which the last digits of probabilities move
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
 

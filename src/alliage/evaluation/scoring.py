@@ -90,7 +90,8 @@ def _role(record: Mapping[str, Any]) -> str:
     """What a model is in tables, by what made it; a pruned one stays so when tuned again."""
     if "layers_kept" in record:
         return "pruned"
-    return {"tune": "single", "merge": "merged"}.get(record.get("command", ""), "base")
+    roles = {"tune": "single", "apply": "single", "extract": "single", "merge": "merged"}
+    return roles.get(record.get("command", ""), "base")
 
 
 def predict(
