@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real
 
 TRIMMED = "ties of one bfloat16 model"
 
-# The recipe, and by how many roundings of its largest input a merged entry may differ.
+# The recipe, and by how many roundings of a tensor's largest entry its entries may differ.
 RECIPES = {
     "ties": ("""
         merge_method: ties
