@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,13 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from alliage.checkpoints import dtypes, reference
+from alliage.checkpoints import dtypes, reference, remote
 from alliage.checkpoints.adapter import (
     AdapterModule,
     AdapterSettings,
     group_tensors,
     parse_settings,
 )
+from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.safetensors_file import SafetensorsFile
 from alliage.checkpoints.spec import TensorSpec
 from alliage.checkpoints.ties import declared_ties
@@ -33,6 +36,7 @@ _COMPANIONS = (
     "generation_config.json", "modules.json", "sentence_bert_config.json",
     "config_sentence_transformers.json", "[0-9]_*/config.json",
 )  # fmt: skip
+_SETTINGS = (reference.CONFIG, reference.ADAPTER_CONFIG, "alliage.json", "heads/*/*")
 
 
 def open(  # noqa: A001  the verb of the public API, used as checkpoints.open
@@ -41,8 +45,9 @@ def open(  # noqa: A001  the verb of the public API, used as checkpoints.open
     """Open a checkpoint: headers and settings are read, no tensor is.
 
     Args:
-        ref: a folder, a .safetensors or .bin file, an index, a hub id "org/name@revision", or a
-            PEFT adapter folder; an open checkpoint is returned as it is.
+        ref: a folder, a .safetensors or .bin file, an index, a hub id "org/name@revision", a
+            PEFT adapter folder, or an fsspec URL of any of these (safetensors only); an open
+            checkpoint is returned as it is.
         base: for an adapter, the model it adapts; by default the one its settings name.
 
     Raises:
@@ -56,20 +61,23 @@ def open(  # noqa: A001  the verb of the public API, used as checkpoints.open
 
 
 class Checkpoint:
-    """Weights on disk with their configuration. Made by `open`; a context manager.
+    """Weights with their configuration. Made by `open`; a context manager.
 
     Attributes:
         ref: what the user wrote.
         path: the folder or file it means.
+        home: where configuration and tokenizer lie; None for a file by itself.
         config: config.json, or nothing.
         adapter: settings of a PEFT adapter, or nothing.
     """
 
-    def __init__(self, ref: str, path: Path, base: str | Path | Checkpoint | None = None) -> None:
+    def __init__(
+        self, ref: str, path: Path | RemotePath, base: str | Path | Checkpoint | None = None
+    ) -> None:
         self.ref = ref
         self.path = path
         weights = reference.find_weights(path)
-        self.folder = weights.folder
+        self.home = weights.folder
         self.weight_files = weights.files
         self._base_ref = base
         self.config: dict[str, Any] | None = self._json(reference.CONFIG)
@@ -77,7 +85,7 @@ class Checkpoint:
         self.adapter: AdapterSettings | None = (
             parse_settings(adapter, str(path / reference.ADAPTER_CONFIG)) if adapter else None
         )
-        self._files: dict[Path, SafetensorsFile | TorchFile] = {}
+        self._files: dict[Path | RemotePath, SafetensorsFile | TorchFile] = {}
         try:
             self._specs = self._read_headers(weights)
         except BaseException:
@@ -87,15 +95,31 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """A short name for tables: the folder's or file's own."""
-        path = self.path if self.folder is None else self.folder
+        path = self.path if self.home is None else self.home
+        if isinstance(path, RemotePath):
+            return path.name.removesuffix(".safetensors")
         if path.parent.name == "snapshots":  # the hub's cache: models--org--name/snapshots/hash
             return self.ref
         return path.resolve().name.removesuffix(".safetensors").removesuffix(".bin")
 
     @property
     def location(self) -> str:
-        """What finds it from any folder: its absolute path, or the hub id as the user wrote it."""
-        return str(self.path.resolve()) if Path(self.ref).exists() else self.ref
+        """What finds it from any folder: its absolute path, its URL, or the hub id as written."""
+        if isinstance(self.path, RemotePath) or not Path(self.ref).exists():
+            return self.ref
+        return str(self.path.resolve())
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """`home` on this machine.
+
+        Of a URL, a copy of the small files that lasts as long as this object; made on first use.
+        """
+        if not isinstance(self.home, RemotePath):
+            return self.home
+        copy = remote.fetch(self.home, (*_SETTINGS, *_COMPANIONS))
+        weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        return copy
 
     def specs(self) -> Mapping[str, TensorSpec]:
         """Every tensor's name, shape, type and place, in the order of the names."""
@@ -191,6 +215,21 @@ class Checkpoint:
             if spec.is_weight and name not in self.ties
         )
 
+    @property
+    def versions(self) -> dict[str, Any]:
+        """What tells these weight files from later ones of the same names: file -> plain values."""
+        return {str(path): file.version for path, file in self._files.items()}
+
+    def check_unchanged(self) -> None:
+        """Look whether the weight files are still the ones that were opened.
+
+        Raises:
+            AlliageError: one is not: what was read may be of two versions.
+        """
+        for file in self._files.values():
+            if isinstance(file, SafetensorsFile):
+                file.check_unchanged()
+
     def close(self) -> None:
         """Close the files; reading afterwards fails."""
         for file in self._files.values():
@@ -207,16 +246,16 @@ class Checkpoint:
         return f"<{kind} {self.ref}: {len(self._specs)} tensors, {self.nbytes / 1e6:.1f} MB>"
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        if self.folder is None or not (self.folder / name).is_file():
+        if self.home is None or not (self.home / name).is_file():
             return None
-        return reference.read_json(self.folder / name)
+        return reference.read_json(self.home / name)
 
     def _read_headers(self, weights: reference.WeightFiles) -> dict[str, TensorSpec]:
         problems: list[Problem] = []
         homes: defaultdict[str, list[TensorSpec]] = defaultdict(list)
         for path in weights.files:
             try:
-                file = SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
+                file = _open_weights(path)
             except AlliageError as error:
                 problems += error.problems
                 continue
@@ -236,8 +275,17 @@ class Checkpoint:
         return {name: homes[name][0] for name in sorted(homes)}
 
 
+def _open_weights(path: Path | RemotePath) -> SafetensorsFile | TorchFile:
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    if isinstance(path, RemotePath):
+        what = "is a pickle on a URL; only safetensors are read from URLs."
+        raise AlliageError(Problem(str(path), what, "Fetch it first, and open it from the disk."))
+    return TorchFile(path)
+
+
 def _index_problems(
-    index: Mapping[str, Path], homes: Mapping[str, list[TensorSpec]]
+    index: Mapping[str, Path | RemotePath], homes: Mapping[str, list[TensorSpec]]
 ) -> list[Problem]:
     problems = [
         Problem(

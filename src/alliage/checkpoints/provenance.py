@@ -13,33 +13,40 @@ from typing import Any
 
 import alliage
 from alliage.checkpoints.checkpoint import Checkpoint
-from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG, read_json
+from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG, has_weight_ending, read_json
+from alliage.checkpoints.remote import RemotePath, is_url
 from alliage.errors import CheckFailed, Problem, UsageError
 
 FILE = "alliage.json"
 _VERSIONS = ("torch", "numpy", "transformers", "peft")
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path | RemotePath) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
+    if isinstance(path, RemotePath):
+        return path.sha256()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_input(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """An input's reference and the SHA-256 of each of its weight and configuration files."""
-    files = list(checkpoint.weight_files)
-    if checkpoint.folder is not None:
-        files += [
-            checkpoint.folder / name
-            for name in (CONFIG, ADAPTER_CONFIG)
-            if (checkpoint.folder / name).is_file()
-        ]
+    """An input's reference and the SHA-256 of each of its weight and configuration files.
+
+    Raises:
+        AlliageError: a file on a URL changed since it was opened.
+    """
+    files = {file.name: file for file in checkpoint.weight_files}
+    if checkpoint.home is not None:
+        settings = [checkpoint.home / name for name in (CONFIG, ADAPTER_CONFIG)]
+        files |= {file.name: file for file in settings if file.is_file()}
+    path = checkpoint.path
+    digests = _digests(files)
+    checkpoint.check_unchanged()
     return {
         "role": role,
         "ref": checkpoint.ref,
-        "path": str(checkpoint.path.resolve()),
-        "files": _digests(files, files[0].parent),
+        "path": str(path if isinstance(path, RemotePath) else path.resolve()),
+        "files": digests,
     }
 
 
@@ -72,20 +79,23 @@ def describe(
         "recipe": dict(recipe),
         "recipe_sha256": _digest_of(recipe),
         "inputs": list(inputs),
-        "outputs": _digests(_made(folder), folder),
+        "outputs": _digests({str(file.relative_to(folder)): file for file in _made(folder)}),
         "versions": versions,
         **more,
     }
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path | RemotePath) -> dict[str, Any] | None:
     """alliage.json of a folder, or nothing."""
     path = folder / FILE
     return read_json(path) if path.is_file() else None
 
 
-def verify(folder: Path) -> tuple[int, list[Problem]]:
+def verify(out: str | Path) -> tuple[int, list[Problem]]:
     """Compare an output and its inputs with what alliage.json says of them.
+
+    Args:
+        out: a folder that Alliage wrote, or its URL.
 
     Returns:
         how many files were compared, and every difference.
@@ -93,7 +103,9 @@ def verify(folder: Path) -> tuple[int, list[Problem]]:
     Raises:
         UsageError: the folder holds no alliage.json.
         CheckFailed: alliage.json itself is not what Alliage writes.
+        AlliageError: a URL cannot be reached.
     """
+    folder = _path(str(out))
     record = read(folder)
     if record is None:
         raise UsageError(
@@ -102,8 +114,9 @@ def verify(folder: Path) -> tuple[int, list[Problem]]:
     try:
         wanted = [(folder / entry["file"], entry, "the output") for entry in record["outputs"]]
         for source in record["inputs"]:
-            home = Path(source["path"])
-            home = home if home.is_dir() else home.parent
+            home = _path(source["path"])
+            if has_weight_ending(home.name) if isinstance(home, RemotePath) else not home.is_dir():
+                home = home.parent
             role = f"input {source['role']}"
             wanted += [(home / entry["file"], entry, role) for entry in source["files"]]
         recipe = record["recipe"]
@@ -121,15 +134,19 @@ def verify(folder: Path) -> tuple[int, list[Problem]]:
     return len(wanted), problems
 
 
+def _path(text: str) -> Path | RemotePath:
+    return RemotePath.parse(text) if is_url(text) else Path(text)
+
+
 def _made(folder: Path) -> list[Path]:
     """The files of an output but for the card, which is written last: it quotes the digests."""
     return [f for f in folder.rglob("*") if f.is_file() and f != folder / "README.md"]
 
 
-def _compare(path: Path, entry: Mapping[str, Any], role: str) -> Problem | None:
+def _compare(path: Path | RemotePath, entry: Mapping[str, Any], role: str) -> Problem | None:
     if not path.is_file():
         return Problem(str(path), f"{role} is gone; recorded {entry['bytes']} bytes.")
-    size = path.stat().st_size
+    size = _size(path)
     if size != entry["bytes"]:
         return Problem(str(path), f"{role} changed: recorded {entry['bytes']} bytes, found {size}.")
     digest = sha256(path)
@@ -141,13 +158,18 @@ def _compare(path: Path, entry: Mapping[str, Any], role: str) -> Problem | None:
     return None
 
 
-def _digests(files: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
-    paths = sorted(files)
+def _size(path: Path | RemotePath) -> int:
+    return int(path.info()["size"]) if isinstance(path, RemotePath) else path.stat().st_size
+
+
+def _digests(files: Mapping[str, Path | RemotePath]) -> list[dict[str, Any]]:
+    """The entries of alliage.json for files by their names in the folder."""
+    paths = dict(sorted(files.items()))
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(sha256, paths))
+        digests = list(pool.map(sha256, paths.values()))
     return [
-        {"file": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": digest}
-        for path, digest in zip(paths, digests, strict=True)
+        {"file": name, "bytes": _size(path), "sha256": digest}
+        for (name, path), digest in zip(paths.items(), digests, strict=True)
     ]
 
 

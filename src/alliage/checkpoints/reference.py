@@ -1,4 +1,4 @@
-"""From what a user writes to files on this machine: folders, files, hub ids."""
+"""From what a user writes to files: folders, files, hub ids, URLs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alliage.checkpoints import remote
+from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.spec import is_text
 from alliage.errors import AlliageError, Problem, UsageError, brief, nearest
 
@@ -34,17 +36,21 @@ class WeightFiles:
         index: tensor name -> file, where an index says so.
     """
 
-    folder: Path | None
-    files: tuple[Path, ...]
-    index: Mapping[str, Path] | None = None
+    folder: Path | RemotePath | None
+    files: tuple[Path | RemotePath, ...]
+    index: Mapping[str, Path | RemotePath] | None = None
 
 
-def locate(ref: str | Path) -> Path:
-    """The local folder or file that a reference means; hub ids are fetched through the hub's cache.
+def locate(ref: str | Path | RemotePath) -> Path | RemotePath:
+    """The folder or file that a reference means; hub ids are fetched through the hub's cache.
 
     Raises:
-        UsageError: nothing of that name, here or on the hub.
+        UsageError: nothing of that name, here, on the hub or at the URL.
+        AlliageError: the URL's server cannot be reached, or refuses.
     """
+    if isinstance(ref, RemotePath) or (remote.is_url(ref) and isinstance(ref, str)):
+        found = remote.locate(str(ref), is_file=has_weight_ending(str(ref)))
+        return locate(found) if isinstance(found, Path) else found
     path = Path(ref)
     try:
         path = path.expanduser()
@@ -53,26 +59,23 @@ def locate(ref: str | Path) -> Path:
     except (OSError, RuntimeError):  # a name too long, or the home of nobody
         raise UsageError(Problem(brief(str(ref)), "cannot be a path here.")) from None
     text = str(ref)
-    if "://" in text:
-        raise UsageError(
-            Problem(text, "is a URL; expected a local path or a hub id.", "Fetch it first.")
-        )
     match = _HUB_ID.match(text)
-    if isinstance(ref, Path) or match is None or text.startswith(".") or _has_weight_ending(text):
+    if isinstance(ref, Path) or match is None or text.startswith(".") or has_weight_ending(text):
         raise UsageError(Problem(text, "does not exist.", _neighbours(path)))
     return _from_hub(match["repo"], match["revision"], path)
 
 
-def find_weights(path: Path) -> WeightFiles:
+def find_weights(path: Path | RemotePath) -> WeightFiles:
     """The weight files of a folder, or what a single file or index stands for.
 
     Raises:
         AlliageError: no weights there, or an index that names impossible files.
     """
-    if path.is_file():
+    # Any name on a web server may be a file: there the ending decides.
+    if has_weight_ending(path.name) if isinstance(path, RemotePath) else path.is_file():
         if path.name.endswith(".index.json"):
             return _from_index(path)
-        if not _has_weight_ending(path.name):
+        if not has_weight_ending(path.name):
             raise UsageError(
                 Problem(
                     str(path),
@@ -104,15 +107,19 @@ def find_weights(path: Path) -> WeightFiles:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def has_weight_ending(name: str) -> bool:
+    """Whether a name is that of weights or of their index."""
+    return name.endswith((".safetensors", ".bin", ".index.json"))
+
+
+def read_json(path: Path | RemotePath) -> dict[str, Any]:
     """A JSON file that holds an object.
 
     Raises:
         AlliageError: it does not.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_JSON + 1)
+        data = _start(path, _LARGEST_JSON + 1)
         if len(data) > _LARGEST_JSON:
             raise ValueError(f"it is larger than {_LARGEST_JSON} bytes")
         content = json.loads(data.decode())
@@ -127,7 +134,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _from_index(index: Path) -> WeightFiles:
+def _start(path: Path | RemotePath, length: int) -> bytes:
+    if isinstance(path, RemotePath):
+        return path.read_bytes(length)
+    with path.open("rb") as file:
+        return file.read(length)
+
+
+def _from_index(index: Path | RemotePath) -> WeightFiles:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise AlliageError(Problem(str(index), "has no weight_map of tensor names to files."))
@@ -186,7 +200,3 @@ def _neighbours(path: Path) -> str:
     names = [item.name for item in parent.iterdir() if not item.name.startswith(".")]
     suggestion = nearest(path.name, names[:1000])
     return suggestion if suggestion.startswith("Did") else ""
-
-
-def _has_weight_ending(name: str) -> bool:
-    return name.endswith((".safetensors", ".bin", ".index.json"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alliage.checkpoints import dtypes
+from alliage.checkpoints.remote import RemoteBytes, RemotePath
 from alliage.checkpoints.spec import TensorSpec, is_text
 from alliage.errors import AlliageError, Problem, brief
 
@@ -26,7 +27,7 @@ _DAMAGED = "The file is damaged or incomplete: fetch or save it again."
 class SafetensorsFile:
     """One open safetensors file. Reads are thread-safe: they share no file position."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RemotePath) -> None:
         """Open `path` and check its header.
 
         Raises:
@@ -34,12 +35,11 @@ class SafetensorsFile:
                 all problems of the header at once.
         """
         self.path = path
+        self._source: _LocalBytes | RemoteBytes = (
+            RemoteBytes(path) if isinstance(path, RemotePath) else _LocalBytes(path)
+        )
         try:
-            self._fd = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise AlliageError(Problem(str(path), f"cannot be opened: {error.strerror}.")) from None
-        try:
-            self.specs, self.metadata = _read_header(path, self._fd)
+            self.specs, self.metadata = _read_header(path, self._source)
         except OSError as error:
             self.close()
             raise AlliageError(Problem(str(path), f"cannot be read: {error.strerror}.")) from None
@@ -52,7 +52,7 @@ class SafetensorsFile:
         offset = spec.start + start * dtypes.itemsize(spec.dtype)
         filled, wanted = 0, len(buffer)
         while filled < wanted:
-            count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+            count = self._source.read(offset + filled, buffer[filled:])
             if count == 0:
                 raise AlliageError(
                     Problem(
@@ -63,16 +63,70 @@ class SafetensorsFile:
                 )
             filled += count
 
+    def check_unchanged(self) -> None:
+        """Look whether the file is still the one that was opened.
+
+        Raises:
+            AlliageError: it is not.
+        """
+        self._source.check_unchanged()
+
+    @property
+    def version(self) -> Any:
+        """What tells this version of the file from others, as plain values."""
+        return self._source.version
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
+        self._source.close()
+
+
+class _LocalBytes:
+    """An open file on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise AlliageError(Problem(str(path), f"cannot be opened: {error.strerror}.")) from None
+        self._path = path
+        self.version = _version(os.fstat(self._fd))
+        self.size = self.version[0]
+
+    def check_unchanged(self) -> None:
+        """Look whether the path still leads to these bytes.
+
+        Raises:
+            AlliageError: it does not.
+        """
+        try:
+            now = _version(self._path.stat())
+        except OSError as error:
+            what = f"disappeared while it was read: {error.strerror}."
+            raise AlliageError(Problem(str(self._path), what)) from None
+        if now != self.version:
+            what = "changed while it was read: what was read may be of two versions."
+            raise AlliageError(Problem(str(self._path), what, "Run again when it is complete."))
+
+    def read(self, offset: int, buffer: memoryview) -> int:
+        """Fill the front of `buffer` from `offset` on; how many bytes, 0 at the end."""
+        return os.preadv(self._fd, [buffer], offset)
+
+    def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, str]]:
-    size = os.fstat(fd).st_size
-    length = int.from_bytes(os.pread(fd, _LENGTH_BYTES, 0), "little")
+def _version(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_header(
+    path: Path | RemotePath, source: _LocalBytes | RemoteBytes
+) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    size = source.size
+    length = int.from_bytes(_front(source, 0, min(_LENGTH_BYTES, size)), "little")
     if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _LARGEST_HEADER):
         what = f"is no safetensors file, or a truncated one: {size} bytes"
         if size >= _LENGTH_BYTES:
@@ -80,7 +134,7 @@ def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, 
         raise AlliageError(Problem(str(path), what + ".", _DAMAGED))
     try:
         header = json.loads(
-            os.pread(fd, length, _LENGTH_BYTES).decode(),  # json itself would also take UTF-16
+            _front(source, _LENGTH_BYTES, length).decode(),  # json itself would also take UTF-16
             object_pairs_hook=_no_twins,
             parse_constant=_no_constant,
         )
@@ -119,6 +173,14 @@ def _read_header(path: Path, fd: int) -> tuple[dict[str, TensorSpec], dict[str, 
     return specs, metadata
 
 
+def _front(source: _LocalBytes | RemoteBytes, offset: int, length: int) -> bytes:
+    """Bytes of the header; fewer where the file ends."""
+    content, filled = memoryview(bytearray(length)), 0
+    while filled < length and (count := source.read(offset + filled, content[filled:])):
+        filled += count
+    return bytes(content[:filled])
+
+
 def _entry_error(entry: Any) -> str:
     """What is wrong with one tensor's header entry, or nothing."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
@@ -148,7 +210,7 @@ def _overflows(shape: list[int]) -> bool:
 
 
 def _range_errors(
-    path: Path, ranges: list[tuple[int, int, str]], data_size: int, *, complete: bool
+    path: Path | RemotePath, ranges: list[tuple[int, int, str]], data_size: int, *, complete: bool
 ) -> list[Problem]:
     """Overlaps, holes and tensors beyond the end of the file.
 

@@ -11,6 +11,8 @@ from alliage.checkpoints import dtypes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from alliage.checkpoints.remote import RemotePath
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -27,7 +29,7 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    file: Path
+    file: Path | RemotePath
     start: int
 
     @property

@@ -22,7 +22,7 @@ EXAMPLES = (
 def inspect(
     refs: Annotated[
         list[str],
-        typer.Argument(metavar="REF...", help="Folders, weight files, hub ids, adapter folders."),
+        typer.Argument(metavar="REF...", help="Folders, weight files, hub ids, adapters, URLs."),
     ],
     json: console.Json = False,
 ) -> None:

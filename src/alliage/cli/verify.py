@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ EXAMPLES = (
 
 
 def verify(
-    out: Annotated[Path, typer.Argument(help="A folder that Alliage wrote.")],
+    out: Annotated[str, typer.Argument(help="A folder that Alliage wrote, or its URL.")],
     json: console.Json = False,
 ) -> None:
     """Recompute an output's provenance: inputs, recipe and output bytes. Exit code 3: changed."""
@@ -25,9 +24,7 @@ def verify(
 
     compared, problems = provenance.verify(out)
     if json:
-        console.print_json(
-            {"out": str(out), "files": compared, "problems": [str(p) for p in problems]}
-        )
+        console.print_json({"out": out, "files": compared, "problems": [str(p) for p in problems]})
     if problems:
         raise CheckFailed(problems)
     if not json:

@@ -176,8 +176,9 @@ def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Hea
     )
     if chosen is not None:
         labels = heads[chosen].get("labels")
+        assert checkpoint.folder is not None
         return _Head(
-            checkpoint.path / HEADS / chosen / "head.safetensors",
+            checkpoint.folder / HEADS / chosen / "head.safetensors",
             named(labels),
             len(labels) if labels else int(heads[chosen]["num_labels"]),
         )
@@ -215,7 +216,9 @@ def _own_head(checkpoint: Checkpoint) -> _Head | None:
 
 
 def _heads_beside(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    folder = checkpoint.path / HEADS
+    if checkpoint.folder is None:
+        return {}
+    folder = checkpoint.folder / HEADS
     return {file.parent.name: read_json(file) for file in sorted(folder.glob("*/head.json"))}
 
 

@@ -106,7 +106,7 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         config = merged.config
         shapes = [spec.shape for name, spec in head.specs().items() if is_task_head(name)]
     for file in files:
-        file.rename(folder.staging / names[file])
+        Path(str(file)).rename(folder.staging / names[file])
     places = {name: names[spec.file] for name, spec in sorted(specs.items())}
     total = sum(spec.nbytes for spec in specs.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}

@@ -1,0 +1,71 @@
+"""The command line on URLs, against a server that speaks S3."""
+
+import json
+
+import pytest
+
+from tests.checkpoints.test_remote import put
+
+
+@pytest.fixture
+def on_s3(s3, workspace):
+    """The workspace's models on S3 too."""
+    for name in ("base", "sentiment", "topics"):
+        put(s3, workspace / name, f"bucket/{name}")
+    return s3
+
+
+def test_inspect(alliage, on_s3):
+    there, here = (
+        json.loads(alliage(f"inspect {ref} --json").stdout)["checkpoints"][0]
+        for ref in ("s3://bucket/sentiment", "sentiment")
+    )
+    assert there.pop("ref") == there.pop("path") == "s3://bucket/sentiment"
+    del here["ref"], here["path"]
+    assert there == here
+    done = alliage("inspect s3://bucket/sentment")
+    assert done.returncode == 2
+    assert "Did you mean 'sentiment'?" in done.stderr
+
+
+def test_a_merge_from_urls_is_the_merge_from_the_disk(alliage, on_s3, workspace):
+    line = "merge --method ties --set density=0.2 -q"
+    done = alliage(f"{line} --base base sentiment topics -o here")
+    assert done.returncode == 0, done.stderr
+    urls = "--base s3://bucket/base s3://bucket/sentiment s3://bucket/topics"
+    done = alliage(f"{line} {urls} -o there")
+    assert done.returncode == 0, done.stderr
+    here, there = (
+        {
+            file.relative_to(workspace / out).as_posix(): file.read_bytes()
+            for file in (workspace / out).rglob("*")
+            if file.is_file()
+        }
+        for out in ("here", "there")
+    )
+    records = [json.loads(files.pop("alliage.json")) for files in (here, there)]
+    cards = [files.pop("README.md") for files in (here, there)]
+    assert "tokenizer.json" in here
+    assert here == there
+    assert cards[0] != cards[1]  # it names the inputs
+    for one, other in zip(*(record["inputs"] for record in records), strict=True):
+        assert other["path"] == f"s3://bucket/{one['ref']}"
+        assert other["files"] == one["files"]
+
+    verified = alliage("verify there --json")
+    assert verified.returncode == 0, verified.stderr
+    on_s3.pipe_file("bucket/topics/config.json", b"{}")
+    verified = alliage("verify there")
+    assert verified.returncode == 3
+    assert "s3://bucket/topics/config.json: input topics changed" in verified.stderr
+
+
+def test_an_output_on_a_url_can_be_verified(alliage, on_s3, workspace):
+    alliage("merge --method average sentiment topics -q -o merged")
+    put(on_s3, workspace / "merged", "bucket/merged")
+    assert alliage("verify s3://bucket/merged").returncode == 0
+    on_s3.pipe_file("bucket/merged/config.json", b"{}")
+    verified = alliage("verify s3://bucket/merged")
+    assert verified.returncode == 3
+    assert "s3://bucket/merged/config.json: the output changed" in verified.stderr
+    assert alliage("verify s3://bucket/base").returncode == 2
