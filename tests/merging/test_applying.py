@@ -157,15 +157,31 @@ def test_a_scale_multiplies_the_update_and_leaves_the_head_whole(tmp_path):
         assert found.config["dtype"] == "float16"
 
 
-def test_without_a_head_it_is_one_file_as_peft_merges_it(tmp_path):
+def causal_llama():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         vocab_size=30,
     )  # fmt: skip
-    settings = {"r": 2, "target_modules": ["q_proj", "lm_head"], "task_type": "CAUSAL_LM"}
-    adapted = adapt(LlamaForCausalLM(config), tmp_path, bare=False, **settings)
+    return LlamaForCausalLM(config)
+
+
+def neox():
+    """Its files call the head embed_out, its modules lm_head."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=30, max_position_embeddings=32,
+    )  # fmt: skip
+    return GPTNeoXForCausalLM(config)
+
+
+@pytest.mark.parametrize(("make", "target"), [(causal_llama, "q_proj"), (neox, "query_key_value")])
+def test_without_a_head_it_is_one_file_as_peft_merges_it(tmp_path, make, target):
+    settings = {"r": 2, "target_modules": [target, "lm_head"], "task_type": "CAUSAL_LM"}
+    adapted = adapt(make(), tmp_path, bare=False, **settings)
     alliage.apply(tmp_path / "adapter", base=tmp_path / "base", out=tmp_path / "out")
     adapted.merge_and_unload().save_pretrained(tmp_path / "expected")
     expected = load_file(tmp_path / "expected" / "model.safetensors")

@@ -244,6 +244,28 @@ def test_convolutions_in_groups_stay_out(tmp_path):
     assert {len(one.shape) for one in record.modules} == {2, 4}
 
 
+def test_weights_that_a_model_reads_past_their_module_stay_out(tmp_path):
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    config = DebertaV2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        vocab_size=30, max_position_embeddings=32, relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+    )  # fmt: skip
+    tuned = pair(tmp_path, lambda: DebertaV2ForSequenceClassification(config))
+    record = alliage.extract(
+        tmp_path / "tuned", base=tmp_path / "base", energy=1, out=tmp_path / "adapter"
+    )
+    (left,) = record.left_out
+    assert left.parameter == "encoder.rel_embeddings.weight"
+    loaded = load(tmp_path, tuned)
+    with torch.no_grad():  # the one thing that the adapter lacks
+        moved = tuned.deberta.encoder.rel_embeddings.weight
+        loaded.get_base_model().deberta.encoder.rel_embeddings.weight.copy_(moved)
+    found = outputs(loaded, tuned)
+    torch.testing.assert_close(found, outputs(tuned, tuned), rtol=1e-4, atol=1e-5)
+
+
 def lora(folder, **settings):
     """A random adapter of rank 6; PEFT's adapted model."""
     from peft import LoraConfig, get_peft_model

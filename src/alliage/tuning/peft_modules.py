@@ -23,6 +23,8 @@ _KINDS: dict[str, Kind] = {
     "Conv2d": "convolution",
     "Conv3d": "convolution",
 }
+# Modules of which a model's code takes the bare weight: DeBERTa's relative positions.
+_READ_DIRECTLY = ("rel_embeddings",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def _place(model: Any, name: str, tied: bool) -> Place:
     ours = type(module).__module__.startswith(("torch.nn.modules.", "transformers.pytorch_utils"))
     if own == "bias":
         return Place(name, None, "a bias")
+    if module_name.endswith(_READ_DIRECTLY):
+        return Place(name, None, "read by the model without its module, where LoRA acts")
     if tied:
         return Place(name, None, "tied to another layer, of which LoRA would change only one")
     if own != "weight" or form not in _KINDS or not ours:

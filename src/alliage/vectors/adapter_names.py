@@ -47,15 +47,16 @@ def _names_in_memory(base: Checkpoint) -> dict[str, str]:
         return {}
     try:
         import torch
-        from transformers import AutoConfig, AutoModel
+        import transformers
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming, rename_source_key
     except ImportError:  # without transformers, names match as they are or not at all
         return {}
     try:
-        config = AutoConfig.for_model(**base.config)
-        with torch.device("meta"):
-            model = AutoModel.from_config(config)
+        config = transformers.AutoConfig.for_model(**base.config)
+        own = getattr(transformers, str((base.config.get("architectures") or [None])[0]), None)
+        with torch.device("meta"):  # the model's own class, for its head is renamed too
+            model = own(config) if own else transformers.AutoModel.from_config(config)
     except (ValueError, KeyError, TypeError, AttributeError):  # an architecture of its own
         return {}
     rules = [
