@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from fsspec.config import conf, set_conf_env
 from safetensors.torch import save_file
 
 import alliage
@@ -98,6 +99,8 @@ def test_an_adapter_whose_base_is_a_url(s3, family, tmp_path):
     with alliage.open(url) as there, alliage.open(family / "sentiment-lora") as here:
         assert_same_tensors(there, here)
         assert there.adapter_modules.keys() == here.adapter_modules.keys()
+        copy = there.folder / "adapter_model.safetensors"  # PEFT reads it
+        assert copy.read_bytes() == here.weight_files[0].read_bytes()
         assert there.base.path == RemotePath(base)
         assert_same_tensors(there.base, here.base)
 
@@ -195,6 +198,13 @@ def test_a_web_server_without_ranges_is_refused(family):
         alliage.open(f"{url}/sentiment/model.safetensors")
 
 
+def test_a_refusal_is_told_from_a_missing_file(tmp_path):
+    pytest.importorskip("aiohttp")
+    (tmp_path / "private.safetensors").mkdir()  # the server does not show what is in a folder
+    with web_server(tmp_path) as url, pytest.raises(AlliageError, match="access refused: 403"):
+        alliage.open(f"{url}/private.safetensors")
+
+
 def test_pickles_are_not_read_from_urls(memory, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
     put(memory, tmp_path, "/pickled")
@@ -247,6 +257,20 @@ def test_no_credentials(s3, monkeypatch):
     type(s3).clear_instance_cache()
     with pytest.raises(AlliageError, match=r"no credentials: .*nobody.* come from AWS_PROFILE"):
         alliage.open("s3://bucket/base")
+
+
+def test_a_public_bucket_without_credentials(s3, family, monkeypatch):
+    url = put(s3, family / "base", "bucket/base")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("FSSPEC_S3_ANON", "true")
+    monkeypatch.setitem(conf, "s3", {})
+    set_conf_env(conf)  # as on importing fsspec
+    with pytest.raises(AlliageError, match=r"access refused: Forbidden\. AWS_ACCESS_KEY_ID and"):
+        alliage.open(url)
+    for file in s3.ls(url):
+        s3.chmod(file, acl="public-read")
+    with alliage.open(url) as there, alliage.open(family / "base") as here:
+        assert_same_tensors(there, here)
 
 
 def test_nobody_at_home_is_said_at_once(s3, monkeypatch):

@@ -113,11 +113,13 @@ class Checkpoint:
     def folder(self) -> Path | None:
         """`home` on this machine.
 
-        Of a URL, a copy of the small files that lasts as long as this object; made on first use.
+        Of a URL, a copy that lasts as long as this object, made on first use: settings, heads and
+        companions, and an adapter's weights, which PEFT reads from there.
         """
         if not isinstance(self.home, RemotePath):
             return self.home
-        copy = remote.fetch(self.home, (*_SETTINGS, *_COMPANIONS))
+        weights = [file.name for file in self.weight_files] if self.adapter is not None else []
+        copy = remote.fetch(self.home, (*_SETTINGS, *_COMPANIONS, *weights))
         weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
         return copy
 

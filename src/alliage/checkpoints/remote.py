@@ -6,7 +6,6 @@ Nothing is cached: a listing or a header that is out of date would be worse than
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -17,22 +16,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from alliage.checkpoints.filesystems import WEB, connect, explained
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 
 _PIECE = 16 * 2**20  # bytes of one request
 _PATIENCE = 60.0  # seconds that one request may take
 _RECHECK = 5.0  # seconds between looks whether a file is still the one that was opened
-_S3 = ("s3", "s3a")
-_WEB = ("http", "https")
-_WEB_ERRORS = "aiohttp.client_exceptions"
 _CHANGED = "changed since it was opened."
 _FINGERPRINT = (
     "size", "ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified",
     "Last-Modified", "mtime", "created",
-)  # fmt: skip
-_NO_CREDENTIALS = (
-    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
-    "NoAuthTokenError", "TokenRetrievalError", "DefaultCredentialsError",
 )  # fmt: skip
 # Of a web server that lists nothing, what can be asked for by name.
 _USUAL = (
@@ -69,7 +62,7 @@ class RemotePath:
         if parts.password is not None:
             what = "holds a password, which would end up in the output's provenance."
             raise UsageError(Problem(shown, what, "Leave credentials to the environment."))
-        if parts.scheme in _WEB and (parts.query or parts.fragment):
+        if parts.scheme in WEB and (parts.query or parts.fragment):
             what = "has a query; a signed URL would end up in the output's provenance."
             raise UsageError(Problem(shown, what, "Fetch it first, or give the bare URL."))
         if not (parts.netloc or parts.path.strip("/")):
@@ -112,7 +105,7 @@ class RemotePath:
 
     def is_dir(self) -> bool:
         """Whether it holds anything; taken for granted of a web server, which need not list."""
-        return self.protocol in _WEB or bool(self.entries())
+        return self.protocol in WEB or bool(self.entries())
 
     def entries(self) -> dict[RemotePath, bool]:
         """What lies in a folder -> whether it is a file; nothing where there is no such folder."""
@@ -121,7 +114,7 @@ class RemotePath:
         except (FileNotFoundError, NotADirectoryError):
             found = []
         except AlliageError:
-            if self.protocol not in _WEB:
+            if self.protocol not in WEB:
                 raise
             found = []
         listed = {}
@@ -130,7 +123,7 @@ class RemotePath:
             # S3 lists a folder's own marker, and a file as if it were in itself.
             if name not in ("", ".", "..") and above.rpartition("/")[2] == self.name:
                 listed[self / name] = item["type"] == "file"
-        if self.protocol in _WEB and not any(listed.values()):
+        if self.protocol in WEB and not any(listed.values()):
             return {self / name: True for name in _USUAL if (self / name).is_file()}
         return listed
 
@@ -188,10 +181,10 @@ class RemotePath:
         """
         limit = _PATIENCE if wait is None else wait
         try:
-            fs, path = _connect(self.url)
+            fs, path = connect(self.url)
             return operation(fs, path, **({"timeout": limit} if fs.async_impl else {}))
         except Exception as error:  # each backend has exceptions of its own
-            raise _explained(self, _cause(error), limit) from None
+            raise explained(self.url, error, limit) from None
 
 
 class RemoteBytes:
@@ -289,7 +282,7 @@ def locate(text: str, *, is_file: bool) -> Path | RemotePath:
 
 
 def fetch(folder: RemotePath, patterns: Iterable[str]) -> Path:
-    """Copy the small files that match any pattern to a new temporary folder, which is returned."""
+    """Copy the files that match any pattern to a new temporary folder, which is returned."""
     entries = folder.entries()
     copy = Path(tempfile.mkdtemp(prefix="alliage-"))
     try:
@@ -310,75 +303,8 @@ def _matching(entries: dict[RemotePath, bool], pattern: str) -> Iterator[RemoteP
             yield from path.glob(rest) if rest else [path]
 
 
-def _connect(url: str) -> tuple[Any, str]:
-    from fsspec.config import conf  # type: ignore[import-untyped]
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-
-    protocol = url.partition("://")[0]
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if protocol in _S3:
-        given = conf.get("s3", {}).get("config_kwargs", {})
-        options["config_kwargs"] = {"retries": {"max_attempts": 1}, **given}
-    fs, path = url_to_fs(url, **options)
-    if protocol in _S3:
-        fs.retries = 3  # each of them tries twice, and s3fs squares the number for ranged reads
-    return fs, path
-
-
 def _fingerprint(info: dict[str, Any]) -> dict[str, str]:
     return {key: str(info[key]) for key in _FINGERPRINT if info.get(key) is not None}
-
-
-def _cause(error: Exception) -> Exception:
-    """What went wrong: fsspec calls anything that a web server does a missing file."""
-    cause = error.__cause__
-    if (
-        isinstance(error, FileNotFoundError)
-        and isinstance(cause, Exception)
-        and (isinstance(cause, OSError | TimeoutError) or type(cause).__module__ == _WEB_ERRORS)
-        and getattr(cause, "status", None) not in (404, 410)
-    ):
-        return cause
-    return error
-
-
-def _explained(path: RemotePath, error: Exception, wait: float) -> Exception:
-    if isinstance(error, FileNotFoundError | NotADirectoryError | FileExistsError):
-        return error
-    from fsspec.registry import known_implementations  # type: ignore[import-untyped]
-
-    kind, text = type(error).__name__, " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, ImportError):
-        home = known_implementations.get(path.protocol, {}).get("class", "").partition(".")[0]
-        package = "aiohttp" if path.protocol in _WEB else home
-        fix = f"Install it: pip install {package}" if package not in ("", "fsspec") else ""
-        what = f"{path.protocol}:// needs a package that is not installed: {text}."
-        return UsageError(Problem(str(path), what, fix))
-    if isinstance(error, ValueError) and text.startswith("Protocol not known"):
-        fix = nearest(path.protocol, ["s3", "gs", "abfs", "https", "memory", "file"])
-        return UsageError(Problem(str(path), f"unknown protocol {path.protocol!r}.", fix))
-    if kind in _NO_CREDENTIALS:
-        return AlliageError(Problem(str(path), f"no credentials: {text}.", _where_from(path)))
-    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
-        return AlliageError(Problem(str(path), f"access refused: {text}.", _where_from(path)))
-    if isinstance(error, TimeoutError) and not text:
-        text = f"no answer within {wait:.0f} s"
-    return AlliageError(Problem(str(path), f"cannot be reached or read: {text} ({kind})."))
-
-
-def _where_from(path: RemotePath) -> str:
-    """Which credentials are used, for people who wonder why they do not fit."""
-    variables = {
-        "s3": ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"),
-        "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
-        "abfs": ("AZURE_STORAGE_ACCOUNT_NAME",),
-    }.get(path.protocol, ())
-    used = next((name for name in variables if os.environ.get(name)), None)
-    if used is not None:
-        return f"The credentials come from {used}: they must allow it."
-    if variables:
-        return f"{' and '.join(variables)} are not set: only what is stored on this machine counts."
-    return ""
 
 
 def _neighbours(path: RemotePath) -> str:
