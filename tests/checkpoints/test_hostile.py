@@ -94,6 +94,15 @@ def test_a_shape_of_many_large_sizes_is_refused_at_once(tmp_path):
     assert len(str(caught.value)) < 1000
 
 
+def test_of_a_million_problems_a_hundred_are_named(tmp_path):
+    header = {f"{number:x}": 0 for number in range(20_000)}
+    for entries in (header, {name: {**entry([1], 4)["t"]} for name in header}):
+        path = write(tmp_path / "x.safetensors", json.dumps(entries).encode(), b"\0" * 4)
+        with pytest.raises(AlliageError) as caught:
+            alliage.open(path)
+        assert len(caught.value.problems) == 100
+
+
 def test_names_of_control_characters_and_all_scripts_are_kept(tmp_path):
     names = ["a\nb", "\x1b[2J", "\0", "", " ", "模型", "e\u0301", "\u202e", "x" * 100_000]
     header = {}
@@ -308,6 +317,18 @@ def test_a_compressed_archive_is_not_unfolded(tmp_path):
     saved(tmp_path, {"a": torch.ones(100)})
     repacked(tmp_path, lambda name, content: content, zipfile.ZIP_DEFLATED)
     with pytest.raises(AlliageError, match="compressed"):
+        alliage.open(tmp_path)
+
+
+def test_a_record_of_two_sizes_is_refused(tmp_path):
+    """torch reads less than it allots, and takes what was in memory for the rest."""
+    file = saved(tmp_path, {"a": torch.ones(100)}) / "pytorch_model.bin"
+    content = bytearray(file.read_bytes())
+    place = content.rindex(b"PK\x01\x02", 0, content.rindex(b"pytorch_model/data/0")) + 20
+    assert content[place : place + 8] == struct.pack("<II", 400, 400)
+    content[place : place + 4] = struct.pack("<I", 40)
+    file.write_bytes(content)
+    with pytest.raises(AlliageError, match="two sizes"):
         alliage.open(tmp_path)
 
 

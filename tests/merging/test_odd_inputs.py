@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import sys
 
 import pytest
@@ -294,8 +295,10 @@ def test_models_behind_symbolic_links(home):
 
 
 def large(home):
-    for name, tensor in zip(("base", "a", "b"), three((1000, 1000)), strict=True):
-        store(home / name, {f"layers.{k}.weight": tensor + k for k in range(3)})
+    """A plan of hundreds of blocks."""
+    if not (home / "base").exists():
+        for name, tensor in zip(("base", "a", "b"), three((1000, 1000)), strict=True):
+            store(home / name, {f"layers.{k}.weight": tensor + k for k in range(3)})
     chosen = recipe(home, "ties")
     return plan(chosen, memory=plan(chosen).least_memory)
 
@@ -370,3 +373,65 @@ def test_an_output_of_one_tensor_in_each_shard(home):
         content = load_file(home / "shards" / file)
         assert content.keys() == {name}
         assert torch.equal(content[name], whole[name])
+
+
+def interrupted(home, monkeypatch):
+    """A run that was stopped in the middle, with some parts done; and its plan."""
+    monkeypatch.setattr("alliage.merging.blocks._PART_BYTES", 200_000)
+    made, events = large(home), []
+
+    def on_event(stage, *_):
+        events.append(stage)
+        if events.count("merging") == 400:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(made, home / "out", on_event=on_event)
+    return made, home / ".out.partial"
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 100 + b"\n", b"[1]\n", b"\xff\n{}\n", b'{"part":'])
+def test_a_journal_with_a_damaged_end_is_gone_on_with_from_there(tmp_path, monkeypatch, tail):
+    made, left = interrupted(tmp_path, monkeypatch)
+    with (left / "journal").open("ab") as journal:
+        journal.write(tail)
+    assert run(made, tmp_path / "out", resume=True).parts_kept > 10
+    run(large(tmp_path), tmp_path / "whole")
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("loss", [lambda file: file.unlink(), lambda file: os.truncate(file, 999)])
+def test_a_run_whose_files_were_lost_is_not_gone_on_with(tmp_path, monkeypatch, loss):
+    """The journal says that parts are done; in new files they would be zeros."""
+    made, left = interrupted(tmp_path, monkeypatch)
+    loss(left / "files" / "model.safetensors")
+    with pytest.raises(UsageError, match="gone or cut off"):
+        run(made, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
+    assert run(made, tmp_path / "out").parts_kept == 0
+
+
+def test_what_stands_in_the_way_of_a_journal_is_left_alone(home):
+    (home / "mine").mkdir()
+    partial = home / ".out.partial"
+    for kind in ("link", "file", "damaged", "journal is a folder", "fifo"):
+        if kind == "link":
+            partial.symlink_to("mine")
+        elif kind == "file":
+            partial.write_text("mine")
+        else:
+            partial.mkdir()
+            if kind == "fifo":
+                os.mkfifo(partial / "journal")
+            elif kind == "damaged":
+                (partial / "journal").write_text("mine\n")
+            else:
+                (partial / "journal").mkdir()
+        before = sorted(home.rglob("*"))
+        with pytest.raises(UsageError, match="expected an interrupted run's"):
+            run(plan(recipe(home)), home / "out", resume=True)
+        assert sorted(home.rglob("*")) == before
+        shutil.rmtree(
+            partial
+        ) if not partial.is_symlink() and partial.is_dir() else partial.unlink()

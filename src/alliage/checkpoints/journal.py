@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +56,8 @@ class JournaledFolder(OutputFolder):
 
     def __enter__(self) -> Self:
         self.out.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self._home) and (self._home.is_symlink() or not self._home.is_dir()):
+            raise self._unreadable(self._home, "is no folder")
         self._home.mkdir(exist_ok=True)
         self._take()
         try:
@@ -97,6 +101,8 @@ class JournaledFolder(OutputFolder):
             UsageError: another process has it.
         """
         while True:
+            if os.path.lexists(self._journal) and not stat.S_ISREG(self._journal.lstat().st_mode):
+                raise self._unreadable(self._journal, "is no file")
             self._fd = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,6 +120,10 @@ class JournaledFolder(OutputFolder):
             os.close(self._fd)
             self._home.mkdir(exist_ok=True)
 
+    def _unreadable(self, path: Path, what: str) -> UsageError:
+        where = f"Remove {self._home}, or choose another output."
+        return UsageError(Problem(str(path), f"{what}; expected an interrupted run's.", where))
+
     def _read(self) -> None:
         """Take what the journal says, or begin it.
 
@@ -122,7 +132,10 @@ class JournaledFolder(OutputFolder):
         """
         refuse_existing(self.out)
         lines = self._journal.read_bytes().split(b"\n")
-        whole = lines[:-1]  # a killed process may have left half a line
+        # A killed process may have left half a line, a lost disk worse; what follows is not known.
+        whole = list(itertools.takewhile(_is_object, lines[:-1]))
+        if lines[:-1] and not whole:
+            raise self._unreadable(self._journal, "is damaged")
         first = json.dumps(self._subject).encode()
         self._first_line = len(first) + 1
         if not whole or not (self._home / "files").is_dir():  # new, or finished but for this
@@ -158,6 +171,13 @@ class JournaledFolder(OutputFolder):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.decode()), dict)
+    except ValueError:
+        return False
 
 
 def begun(out: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from alliage.errors import AlliageError, Problem, brief
 
 _LENGTH_BYTES = 8
 _LARGEST_HEADER = 100_000_000  # the limit of the reference implementation
+_MOST_PROBLEMS = 100  # a damaged header may have millions
 _DAMAGED = "The file is damaged or incomplete: fetch or save it again."
 
 
@@ -160,6 +161,8 @@ def _read_header(
         wrong = _entry_error(entry) if is_text(name) else "its name is no Unicode text."
         if wrong:
             problems.append(Problem(f"{path}: {name}", wrong, _DAMAGED))
+            if len(problems) == _MOST_PROBLEMS:
+                break
             continue
         begin, end = entry["data_offsets"]
         specs[name] = TensorSpec(
@@ -169,7 +172,7 @@ def _read_header(
 
     problems += _range_errors(path, ranges, size - data_start, complete=not problems)
     if problems:
-        raise AlliageError(problems)
+        raise AlliageError(problems[:_MOST_PROBLEMS])
     return specs, metadata
 
 

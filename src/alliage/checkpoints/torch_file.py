@@ -149,6 +149,8 @@ def _records(path: Path) -> list[tuple[int, int]]:
             for member in archive.infolist():
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise zipfile.BadZipFile(f"{member.filename} is compressed")
+                if member.compress_size != member.file_size:
+                    raise zipfile.BadZipFile(f"{member.filename} has two sizes")
                 if member.file_size and member.filename.partition("/")[2].startswith("data/"):
                     file.seek(member.header_offset + _LOCAL_HEADER - 4)
                     name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))

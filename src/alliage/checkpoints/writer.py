@@ -41,6 +41,17 @@ class Layout:
             map(len, self.headers.values())
         )
 
+    def fills(self, folder: Path) -> bool:
+        """Whether all files lie in a folder at their full size."""
+        sizes = {
+            file: len(self.headers[file]) + sum(spec.nbytes for spec in specs)
+            for file, specs in self.shards.items()
+        }
+        return all(
+            (folder / file).is_file() and (folder / file).stat().st_size == size
+            for file, size in sizes.items()
+        )
+
 
 def plan_layout(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],

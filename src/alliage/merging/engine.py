@@ -13,6 +13,7 @@ from typing import Any
 
 from alliage.checkpoints.journal import JournaledFolder
 from alliage.checkpoints.writer import TensorWriter
+from alliage.errors import Problem, UsageError
 from alliage.merging.blocks import Block, Part, for_each, parts_of
 from alliage.merging.computing import Computing, computing_for
 from alliage.merging.factors import merge_factors
@@ -78,6 +79,9 @@ def run(
     assert plan.layout is not None
     with JournaledFolder(out, _subject(plan), resume=resume) as folder:
         again = bool(folder.entries)
+        if again and not plan.layout.fills(folder.staging):
+            what = "files of the interrupted run are gone or cut off: what was left is removed."
+            raise UsageError(Problem(str(out), what, "Run it again from the start."))
         with TensorWriter(folder.staging, plan.layout, resume=True) as writer:
             if plan.method.unit == "factors":
                 merge_factors(plan, writer, notify)
