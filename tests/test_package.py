@@ -30,7 +30,9 @@ def test_inspecting_a_checkpoint_needs_no_torch(family):
     assert loaded_after(code) == set()
 
 
-@pytest.mark.parametrize("verb", ["open", "merge", "compare", "prune", "tune", "evaluate"])
+@pytest.mark.parametrize(
+    "verb", ["open", "merge", "apply", "compare", "prune", "tune", "extract", "evaluate"]
+)
 def test_the_verbs(verb):
     import alliage
 
