@@ -394,11 +394,32 @@ def test_every_tensor_that_is_not_finite_is_named(tmp_path):
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_a_model_that_transformers_does_not_have(tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [None, {}, {"model_type": "own"}, {"model_type": "bert", "hidden_size": "many"}],
+    ids=["no file", "empty", "unknown type", "impossible"],
+)
+def test_a_model_that_transformers_does_not_have(tmp_path, config):
     pair(tmp_path, sequence_model)
-    (tmp_path / "tuned" / "config.json").unlink()
+    path = tmp_path / "tuned" / "config.json"
+    path.unlink() if config is None else path.write_text(json.dumps(config))
     with pytest.raises(AlliageError, match="transformers has no model for its config"):
         alliage.extract(tmp_path / "tuned", base=tmp_path / "base", rank=1, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("named", [["BertModelOfMine"], ["pipeline"], "BertModel", []])
+def test_a_class_that_is_none_of_transformers_leaves_the_bare_model(tmp_path, named):
+    from transformers import BertModel
+
+    pair(tmp_path, lambda: BertModel(bert_config()))
+    path = tmp_path / "tuned" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": named}))
+    record = alliage.extract(
+        tmp_path / "tuned", base=tmp_path / "base", rank=2, modules="q", out=tmp_path / "adapter"
+    )
+    assert [one.module for one in record.modules] == [
+        f"encoder.layer.{layer}.attention.self.query" for layer in (0, 1)
+    ]
 
 
 def test_scales_have_no_low_rank(tmp_path):

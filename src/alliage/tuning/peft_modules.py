@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from alliage.checkpoints import Checkpoint
 from alliage.errors import AlliageError, Problem
+from alliage.vectors.in_memory import empty_model, names_in_memory
 
 Kind = Literal["linear", "conv1d", "embedding", "convolution"]
 
@@ -60,41 +58,25 @@ def locate_weights(checkpoint: Checkpoint) -> tuple[dict[str, Place], dict[str, 
     Raises:
         AlliageError: no config.json, or an architecture that transformers does not have.
     """
-    import transformers
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    model = _empty_model(checkpoint, transformers)
-    rules = [r for r in get_model_conversion_mapping(model) if isinstance(r, WeightRenaming)]
-    state = model.state_dict()
-    tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
-    places = {}
-    for stored in checkpoint.specs():
-        name = rename_source_key(stored, rules, [], model.base_model_prefix, state)[0]
-        if name in state:
-            places[stored] = _place(model, name, name in tied)
-    origin = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
-    return places, origin
-
-
-def _empty_model(checkpoint: Checkpoint, transformers: Any) -> Any:
-    config: Mapping[str, Any] = checkpoint.config or {}
-    architecture = next(iter(config.get("architectures") or ()), None)
     try:
-        settings = transformers.AutoConfig.for_model(**config)
-        with torch.device("meta"):
-            if hasattr(transformers, str(architecture)):
-                return getattr(transformers, str(architecture))(settings)
-            return transformers.AutoModel.from_config(settings)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        model = empty_model(checkpoint.config or {})
+    except ValueError as error:
         raise AlliageError(
             Problem(
                 checkpoint.ref,
-                f"transformers has no model for its config.json: {said}",
+                f"transformers has no model for its config.json: {error}",
                 "An adapter's form depends on the classes of the modules.",
             )
         ) from None
+    state = model.state_dict()
+    tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+    places = {
+        stored: _place(model, name, name in tied)
+        for stored, name in names_in_memory(model, checkpoint.specs()).items()
+        if name in state
+    }
+    origin = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+    return places, origin
 
 
 def _place(model: Any, name: str, tied: bool) -> Place:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints.names import align
 from alliage.errors import Problem, nearest
+from alliage.vectors.in_memory import empty_model, names_in_memory
 
 
 def base_names(
@@ -26,7 +27,7 @@ def base_names(
     """
     found = align([*names, *optional], base.specs())
     if found.missing:
-        renamed = _names_in_memory(base)
+        renamed = _memory_names(base)
         again = align(found.missing, renamed)
         found.pairs.update({name: renamed[memory] for name, memory in again.pairs.items()})
         problems += [
@@ -41,25 +42,12 @@ def base_names(
     return found.pairs
 
 
-def _names_in_memory(base: Checkpoint) -> dict[str, str]:
-    """Parameter names in transformers' model -> names in the base's files; no weight is loaded."""
+def _memory_names(base: Checkpoint) -> dict[str, str]:
+    """Parameter names in transformers' model -> names in the base's files."""
     if base.config is None or "model_type" not in base.config:
         return {}
     try:
-        import torch
-        import transformers
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightRenaming, rename_source_key
-    except ImportError:  # without transformers, names match as they are or not at all
+        model = empty_model(base.config)
+    except (ValueError, ImportError):  # names match as they are or not at all
         return {}
-    try:
-        config = transformers.AutoConfig.for_model(**base.config)
-        own = getattr(transformers, str((base.config.get("architectures") or [None])[0]), None)
-        with torch.device("meta"):  # the model's own class, for its head is renamed too
-            model = own(config) if own else transformers.AutoModel.from_config(config)
-    except (ValueError, KeyError, TypeError, AttributeError):  # an architecture of its own
-        return {}
-    rules = [
-        rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)
-    ]
-    return {rename_source_key(name, rules, [])[0]: name for name in base.specs()}
+    return {memory: name for name, memory in names_in_memory(model, base.specs()).items()}
