@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -37,6 +39,18 @@ def test_what_is_extracted_answers_the_task_alike(alliage, workspace):
     assert found["models"][0]["role"] == "single"
     assert len(scores[0]) > 2  # calibration too, which the last digits of probabilities move
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+
+
+def test_a_real_process_is_quiet_when_asked(workspace):
+    command = [sys.executable, "-c", "from alliage.cli import main; main()", "extract"]
+    line = "sentiment --base base --rank 2 -o out --json -q"
+    done = subprocess.run([*command, *line.split()], cwd=workspace, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["saved_whole"] == [
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+    ]
 
 
 def test_json_is_all_of_stdout(alliage, workspace):
