@@ -60,6 +60,15 @@ def test_what_cancels_out_is_said_and_not_read(alliage, workspace):
     assert weights(workspace / "out")["pooler.dense.weight"].dtype == torch.bfloat16
 
 
+def test_a_space_keeps_a_leading_minus_from_being_an_option(alliage, workspace):
+    done = alliage("arithmetic ' -sentiment' --base base -o out")
+    assert done.returncode == 0, done.stderr
+    base, found = weights(workspace / "base"), weights(workspace / "out")
+    for name, tensor in body(workspace / "sentiment").items():
+        expected = base[name] - (tensor - base[name])
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "messages"),
     [
