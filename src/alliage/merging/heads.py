@@ -6,14 +6,20 @@ A head belongs to one task: averaging two of them means nothing. Each goes, with
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from alliage.checkpoints import Checkpoint, provenance
+import numpy as np
+
+from alliage.checkpoints import Checkpoint, dtypes, provenance
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
+from alliage.errors import AlliageError, Problem
+from alliage.merging.computing import widened
 from alliage.merging.plan import Plan
 
 FOLDER = "heads"
+_BLOCK = 2**20  # elements looked at together
 _KINDS = {
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
@@ -22,7 +28,11 @@ _KINDS = {
 
 
 def write_heads(plan: Plan, folder: OutputFolder) -> None:
-    """Write each model's head.safetensors and head.json."""
+    """Write each model's head.safetensors and head.json.
+
+    Raises:
+        AlliageError: a head holds NaN or infinity; each tensor that does.
+    """
     for vector in plan.vectors:
         names = plan.left_apart.get(vector.name)
         if not names:
@@ -31,6 +41,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         home = folder.staging / FOLDER / _folder_name(vector.name)
         home.mkdir(parents=True, exist_ok=True)
         bare = {_in_model(source, name): name for name in names}
+        _check(source, names)
         specs = source.specs()
         layout = plan_layout(
             ((name, specs[stored].dtype, specs[stored].shape) for name, stored in bare.items()),
@@ -40,9 +51,23 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
             for name, stored in bare.items():
                 writer.copy(name, source, stored)
         # The last layer of a head comes last by name too: dense < out_proj.
-        outputs = specs[bare[max(bare)]].shape[0]
+        outputs = next(iter(specs[bare[max(bare)]].shape), 1)
         described = _describe(source, outputs)
         folder.add_json(f"{FOLDER}/{_folder_name(vector.name)}/head.json", described)
+
+
+def _check(source: Checkpoint, names: Iterable[str]) -> None:
+    problems = []
+    for spec in (source.specs()[name] for name in names if source.specs()[name].is_weight):
+        for start in range(0, spec.numel, _BLOCK):
+            count = min(_BLOCK, spec.numel - start)
+            raw = np.empty(count * dtypes.itemsize(spec.dtype), np.uint8)
+            source.read_into(spec.name, start, raw.data)
+            if not np.isfinite(widened(raw, spec.dtype)).all():
+                problems.append(Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity."))
+                break
+    if problems:
+        raise AlliageError(problems)
 
 
 def _folder_name(model: str) -> str:
@@ -60,7 +85,8 @@ def _describe(source: Checkpoint, outputs: int) -> dict[str, Any]:
     record = (provenance.read(source.folder) if source.folder is not None else None) or {}
     config = source.config or {}
     labels = record.get("labels") or config_labels(config)
-    architecture = (config.get("architectures") or [""])[0]
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
     kind = next((kind for end, kind in _KINDS.items() if architecture.endswith(end)), None)
     return {
         "task": record.get("task"),
