@@ -85,6 +85,8 @@ class SafetensorsFile:
 class _LocalBytes:
     """An open file on this machine."""
 
+    _fd = -1
+
     def __init__(self, path: Path) -> None:
         try:
             self._fd = os.open(path, os.O_RDONLY)
@@ -117,6 +119,9 @@ class _LocalBytes:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:  # plans and vectors are dropped, not closed
+        self.close()
 
 
 def _version(status: os.stat_result) -> list[int]:
