@@ -18,6 +18,8 @@ from random import Random
 from tests.fuzz.sandbox import run_cases
 from tests.fuzz.targets import TARGETS
 
+SHOWN = 20
+
 
 def main() -> int:
     """Run until the time is over; 1 if any case broke the property."""
@@ -66,8 +68,10 @@ def _one(target: str, options: argparse.Namespace) -> int:
 def _print(counts: dict[str, Counter[str]], violations: dict[str, list[str]]) -> None:
     for name, classes in counts.items():
         print(f"{name}: {sum(classes.values())} cases, {len(classes)} classes")
-        for outcome, count in classes.most_common():
+        for outcome, count in classes.most_common(SHOWN):
             print(f"  {count:>7}  {outcome.encode('ascii', 'backslashreplace').decode()}")
+        if len(classes) > SHOWN:
+            print(f"           ... {len(classes) - SHOWN} rarer classes: see --json")
     print(f"{sum(c.total() for c in counts.values())} cases, {len(violations)} violations")
     for violation, numbers in sorted(violations.items()):
         shown = violation.encode("ascii", "backslashreplace").decode()

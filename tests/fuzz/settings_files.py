@@ -104,8 +104,8 @@ def check_settings(folder: Path) -> str:
             assert model.base is None or model.base.path
         except AlliageError as error:
             outcomes.append(sort(error))
-    with alliage.open(folder / "base") as base:
-        vector = open_vector(folder / "model", base)
+    with alliage.open(folder / "base") as base, alliage.open(folder / "model") as model:
+        vector = open_vector(model, base)
         for name, shape in vector.shapes.items():
             vector.block(name, 0, shape[0] if shape else 1)
     look_at(folder / "model")
@@ -113,3 +113,34 @@ def check_settings(folder: Path) -> str:
     made = plan(parse_recipe(content))
     outcomes += ["planned" if not made.errors else sort(made.errors[0])]
     return f"accepted, {outcomes[-1]}"
+
+
+_STACKS = {"bert": "encoder.layer", "gpt2": "h", "smollm3": "layers", "modernbert": "layers",
+           "gemma3_text": "layers", "unheard-of": "layers"}  # fmt: skip
+
+
+def make_stack(rng: Random, folder: Path) -> None:
+    """A model of three layers, whose config.json speaks of single layers in changed words."""
+    family = rng.choice(tuple(_STACKS))
+    config = _CONFIG | {
+        "model_type": family, "num_hidden_layers": 3, "n_layer": 3, "n_layers": 3,
+        "layer_types": ["full_attention"] * 3, "no_rope_layers": [1, 1, 0],
+        "no_rope_layer_interval": 4, "global_attn_every_n_layers": 3, "sliding_window_pattern": 6,
+        "pruned_heads": {"1": [0]}, "mlp_only_layers": [2], "max_window_layers": 2,
+        "out_features": None, "quantization_config": None, "use_sliding_window": True,
+    }  # fmt: skip
+    config = {key: config[key] for key in config if rng.random() < 0.7 or key == "model_type"}
+    (folder / "model").mkdir()
+    shapes = {f"{_STACKS[family]}.{layer}.weight": [2, 2] for layer in range(3)}
+    write_safetensors(folder / "model" / "model.safetensors", shapes, rng)
+    (folder / "model" / "config.json").write_bytes(hostile.dump(rng, _changed(rng, config)))
+
+
+def check_stack(folder: Path) -> str:
+    """Planning to remove a layer: a configuration for two layers, or a reason why not."""
+    from alliage.pruning import plan
+
+    with alliage.open(folder / "model") as model:
+        made = plan(model, keep_layers=[0, 2])
+    assert list(made.keep) == [0, 2]
+    return "planned"

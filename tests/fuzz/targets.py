@@ -15,6 +15,7 @@ TARGETS = {
         Target("odd files", checkpoint_files.make_odd, checkpoint_files.check_odd),
         Target("config", settings_files.make_config, settings_files.check_settings),
         Target("adapter", settings_files.make_adapter, settings_files.check_settings),
+        Target("pruning", settings_files.make_stack, settings_files.check_stack),
         Target("recipe", recipe_files.make_recipe, recipe_files.check_recipe),
         Target("pickle", pickle_files.make_pickle, pickle_files.check_pickle),
     )

@@ -60,15 +60,17 @@ def test_what_cannot_be_carried_over_is_named_all_at_once():
     with pytest.raises(AlliageError) as caught:
         new(
             layer_types=["a", "b"],
+            no_rope_layers=dict.fromkeys("abcdef", 1),
             pruned_heads={"two": [1]},
             max_window_layers="all",
             out_indices=[2, 5],
             quantization_config={"modules_to_not_convert": ["model.layers.3.mlp"]},
         )
     text = str(caught.value)
-    assert len(caught.value.problems) == 5
+    assert len(caught.value.problems) == 6
     for expected in (
         "layer_types does not fit 6 layers: ['a', 'b']",
+        "no_rope_layers does not fit",
         "pruned_heads does not fit",
         "max_window_layers does not fit",
         "out_indices asks for the outputs of layers: [2, 5]",

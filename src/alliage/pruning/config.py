@@ -40,7 +40,7 @@ def reindexed(
         if new.get(key):
             try:
                 new[key] = carry(new[key], keep, stack.n_layers)
-            except (AttributeError, TypeError, ValueError):
+            except (AttributeError, LookupError, TypeError, ValueError):
                 found = f"{key} does not fit {stack.n_layers} layers: {config.get(key)!r}."
                 problems.append(Problem(where, found, "Correct config.json first."))
     problems += [
