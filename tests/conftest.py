@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest's workers are the parallelism
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Digests remembered by tests are nobody else's.
+os.environ.setdefault("ALLIAGE_CACHE", tempfile.mkdtemp(prefix="alliage-tests-"))
 
 DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

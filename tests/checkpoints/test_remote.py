@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import alliage
 from alliage.checkpoints import provenance, remote
+from alliage.checkpoints.digests import sha256
 from alliage.checkpoints.remote import RemotePath
 from alliage.errors import AlliageError, UsageError
 from tests.checkpoints.servers import Proxy, web_server
@@ -146,7 +147,7 @@ def test_large_tensors_come_in_pieces(memory, tmp_path, monkeypatch):
         digests = {
             file["file"]: file for file in provenance.describe_input("x", checkpoint)["files"]
         }
-    local = provenance.sha256(tmp_path / "model.safetensors")
+    local = sha256(tmp_path / "model.safetensors")
     assert digests["model.safetensors"]["sha256"] == local
 
 

@@ -69,3 +69,48 @@ def test_an_output_on_a_url_can_be_verified(alliage, on_s3, workspace):
     assert verified.returncode == 3
     assert "s3://bucket/merged/config.json: the output changed" in verified.stderr
     assert alliage("verify s3://bucket/base").returncode == 2
+
+
+def test_an_output_to_a_url_is_the_output_on_the_disk(alliage, on_s3, workspace, monkeypatch):
+    monkeypatch.setenv("ALLIAGE_CACHE", str(workspace / "cache"))
+    line = "merge --method ties --base base sentiment topics -q"
+    done = alliage(f"{line} -o merged")
+    assert done.returncode == 0, done.stderr
+    done = alliage(f"{line} -o s3://bucket/out/merged --json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"]["out"] == "s3://bucket/out/merged"
+    here = {
+        file.relative_to(workspace / "merged").as_posix(): file.read_bytes()
+        for file in (workspace / "merged").rglob("*")
+        if file.is_file()
+    }
+    start = "bucket/out/merged/"
+    there = {path.removeprefix(start): on_s3.cat_file(path) for path in on_s3.find(start)}
+    assert there == here
+    assert list((workspace / "cache" / "outputs").iterdir()) == []
+    assert alliage("verify s3://bucket/out/merged").returncode == 0
+
+    done = alliage(f"{line} -o s3://bucket/out/merged")
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+
+
+def test_what_could_not_be_uploaded_is_kept_for_resume(workspace, on_s3, monkeypatch):
+    from alliage.checkpoints import upload
+    from alliage.errors import AlliageError, UsageError
+    from alliage.merging import engine, parse_recipe, plan
+
+    monkeypatch.setenv("ALLIAGE_CACHE", str(workspace / "cache"))
+    models = [str(workspace / name) for name in ("sentiment", "topics")]
+    recipe = parse_recipe({"method": "average", "models": models})
+    url = "s3://bucket/later"
+    made = plan(recipe, out=url)
+    on_s3.rm("bucket", recursive=True)  # the bucket goes away after planning
+    with pytest.raises(AlliageError):
+        engine.run(made, url)
+    on_s3.mkdir("bucket")
+    with pytest.raises(UsageError, match="--resume"):
+        engine.run(plan(recipe, out=url), url)
+    engine.run(plan(recipe, out=url, resume=True), url, resume=True)
+    assert on_s3.exists("bucket/later/model.safetensors")
+    assert not upload.local_home(url).exists()

@@ -7,6 +7,7 @@ import pytest
 
 import alliage
 from alliage.checkpoints import provenance
+from alliage.checkpoints.digests import sha256
 from alliage.studies.demo import PRUNED_LAYERS, mean_scores, run_demo, steps
 from alliage.studies.digit_models import TASKS
 
@@ -19,10 +20,7 @@ def test_every_step_makes_something_of_its_own(tmp_path):
 
 
 def digests(folder):
-    return {
-        str(path.relative_to(folder)): provenance.sha256(path)
-        for path in folder.rglob("*.safetensors")
-    }
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*.safetensors")}
 
 
 @pytest.mark.slow

@@ -13,20 +13,13 @@ from typing import Any
 
 import alliage
 from alliage.checkpoints.checkpoint import Checkpoint
+from alliage.checkpoints.digests import recomputed, sha256
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG, has_weight_ending, read_json
 from alliage.checkpoints.remote import RemotePath, is_url
 from alliage.errors import CheckFailed, Problem, UsageError
 
 FILE = "alliage.json"
 _VERSIONS = ("torch", "numpy", "transformers", "peft")
-
-
-def sha256(path: Path | RemotePath) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    if isinstance(path, RemotePath):
-        return path.sha256()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_input(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -120,7 +113,10 @@ def verify(out: str | Path) -> tuple[int, list[Problem]]:
             role = f"input {source['role']}"
             wanted += [(home / entry["file"], entry, role) for entry in source["files"]]
         recipe = record["recipe"]
-    except (KeyError, TypeError) as error:
+        for _, entry, role in wanted:
+            if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
+                raise TypeError(f"bytes and sha256 of {role}")
+    except (KeyError, TypeError, OSError) as error:
         raise CheckFailed(
             Problem(str(folder / FILE), f"is no record that Alliage wrote: {error!r}.")
         ) from None
@@ -144,12 +140,16 @@ def _made(folder: Path) -> list[Path]:
 
 
 def _compare(path: Path | RemotePath, entry: Mapping[str, Any], role: str) -> Problem | None:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # too long for a path
+        there = False
+    if not there:
         return Problem(str(path), f"{role} is gone; recorded {entry['bytes']} bytes.")
     size = _size(path)
     if size != entry["bytes"]:
         return Problem(str(path), f"{role} changed: recorded {entry['bytes']} bytes, found {size}.")
-    digest = sha256(path)
+    digest = recomputed(path)
     if digest != entry["sha256"]:
         return Problem(
             str(path),

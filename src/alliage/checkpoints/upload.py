@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Self
 
+from alliage.checkpoints.digests import cache_folder
 from alliage.checkpoints.remote import RemotePath
 from alliage.errors import AlliageError, Problem, UsageError
 
@@ -95,6 +97,16 @@ class Uploader:
             problem = Problem(str(self.home), f"{what}: {', '.join(p.name for p in left[:4])}.")
             before = error.problems if isinstance(error, AlliageError) else ()
             raise AlliageError([*before, problem])
+
+
+def local_home(url: str) -> Path:
+    """Where an output for a URL is made on this machine, and found by a run that goes on with it.
+
+    Its name is the URL's last one.
+    """
+    home = RemotePath.parse(url)
+    place = hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    return cache_folder() / "outputs" / place / home.name
 
 
 def upload(folder: Path, url: str) -> None:

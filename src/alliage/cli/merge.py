@@ -24,7 +24,7 @@ def merge(
     inputs: Annotated[
         list[str], typer.Argument(metavar="RECIPE.yml | MODEL...", help="A recipe, or models.")
     ],
-    out: Annotated[str | None, typer.Option("-o", "--out", help="The new folder.")] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", help="A new folder or URL.")] = None,
     method: Annotated[str | None, typer.Option(help="Instead of a recipe: the method.")] = None,
     base: Annotated[str | None, typer.Option(help="The models' common ancestor.")] = None,
     settings: Annotated[
@@ -42,18 +42,25 @@ def merge(
         os.cpu_count() or 1
     ),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="Whose method: paper, mergekit, peft, fusion_bench or sd_mecha."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted merge to OUT ended.")
+    ] = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
     """Merge models into a new checkpoint, by a recipe or by options."""
     from alliage.merging import plan, run
 
-    recipe = _recipe(inputs, method, base, settings or [], dtype)
+    recipe = _recipe(inputs, method, base, settings or [], dtype, dialect)
     budget = _bytes(memory)
     console.check_device(device)
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
-    made = plan(recipe, out=out, memory=budget, threads=threads)
+    made = plan(recipe, out=out, memory=budget, threads=threads, resume=resume)
     for line in made.notes:
         console.note(f"note: {line}", quiet=quiet)
     document: dict[str, Any] = {"plan": made.to_dict()}
@@ -65,7 +72,7 @@ def merge(
         made.raise_problems()
         return
     with console.progress(quiet) as show:
-        record = run(made, str(out), device=device, on_event=show)
+        record = run(made, str(out), device=device, resume=resume, on_event=show)
     if json:
         document["run"] = {
             "out": str(record.out),
@@ -73,6 +80,7 @@ def merge(
             "bytes_written": record.bytes_written,
             "passes": record.passes,
             "blocks_redone": record.blocks_redone,
+            "parts_kept": record.parts_kept,
         }
         console.print_json(document)
         return
@@ -84,13 +92,19 @@ def merge(
 
 
 def _recipe(
-    inputs: list[str], method: str | None, base: str | None, settings: list[str], dtype: str | None
+    inputs: list[str],
+    method: str | None,
+    base: str | None,
+    settings: list[str],
+    dtype: str | None,
+    dialect: str | None,
 ) -> MergeRecipe:
     from alliage.merging import load_recipe, parse_recipe
 
     if method is not None:
         content = {
             "method": method,
+            "dialect": dialect or "paper",
             "base": base,
             "dtype": dtype,
             **_parse(method, settings, inputs),
@@ -104,7 +118,7 @@ def _recipe(
                 "Give models together with --method NAME --base BASE.",
             )
         )
-    given = {"--base": base, "--dtype": dtype, "--set": settings}
+    given = {"--base": base, "--dtype": dtype, "--set": settings, "--dialect": dialect}
     clashes = [option for option, value in given.items() if value]
     if clashes:
         raise UsageError(
@@ -163,12 +177,15 @@ def _print_plan(made: Plan) -> None:
     plan = made.to_dict()
     shown = {
         "method": f"{made.method.name} ({made.method.paper})",
-        "parameters": ", ".join(f"{key} {value}" for key, value in made.arguments.items()),
+        "dialect": plan["dialect"] if plan["dialect"] != "paper" else None,
+        "parameters": ", ".join(f"{key} {value}" for key, value in made.arguments.items())
+        + (", others by tensor" if plan["arguments_by_tensor"] else ""),
         "base": plan["base"],
         "models": ", ".join(plan["models"]),
         "merged": f"{plan['tensors_merged']} tensors, {plan['elements_merged']:,} elements",
         "converted": f"{plan['tensors_converted']} tensors" if plan["tensors_converted"] else None,
         "copied": f"{plan['tensors_copied']} tensors" if plan["tensors_copied"] else None,
+        "layers": plan["layers"],
         "counted once": ", ".join(plan["tied"]) or None,
         "heads dropped": ", ".join(plan["heads_dropped"]) or None,
         "heads left apart": ", ".join(plan["heads_left_apart"]) or None,

@@ -77,6 +77,14 @@ class Computing(ABC):
     def merge(self, block: Block, arguments: Mapping[str, Any], *, again: bool = False) -> Seen:
         """Merge and write a block; `again` where it was written before."""
 
+    def compute(self, block: Block, given: Mapping[str, Any], *, again: bool = False) -> Seen:
+        """Write a block: merged, with `given` beside its tensor's arguments, or copied."""
+        tensor = block.tensor
+        if not isinstance(tensor, MergedTensor) or not tensor.sources:
+            self.copy(block)
+            return Seen()
+        return self.merge(block, {**tensor.arguments, **given}, again=again)
+
     def copy(self, block: Block) -> None:
         """Write a block of what the method does not touch, in the output's type."""
         assert self.plan.base is not None

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from alliage.checkpoints.digests import begun_early
 from alliage.checkpoints.journal import JournaledFolder
+from alliage.checkpoints.remote import is_url
+from alliage.checkpoints.upload import local_home, upload
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import Problem, UsageError
 from alliage.merging.blocks import Block, Part, for_each, parts_of
@@ -24,6 +29,7 @@ from alliage.merging.plan import MergedTensor, Plan
 from alliage.merging.ties_check import check_ties
 
 OnEvent = Callable[[str, int, int], None]
+Executor = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class RunRecord:
         parts_kept: parts of the output that an interrupted run had finished.
     """
 
-    out: Path
+    out: Path | str
     seconds: float
     bytes_written: int
     passes: int
@@ -52,6 +58,8 @@ def run(
     out: str | Path,
     *,
     device: str = "cpu",
+    executor: Executor = "local",
+    ray_address: str | None = None,
     resume: bool = False,
     on_event: OnEvent | None = None,
 ) -> RunRecord:
@@ -62,8 +70,12 @@ def run(
 
     Args:
         plan: without problems.
-        out: a path that does not exist.
+        out: a path that does not exist, or a URL where nothing lies: what is made for it here is
+            uploaded when it is complete.
         device: where blocks are computed: "cpu" or "cuda".
+        executor: who computes them: threads of this process, or the tasks of a "ray" cluster whose
+            nodes reach the output's folder, and the inputs, by the same paths.
+        ray_address: of that cluster, see `distributed.cluster`.
         resume: go on where an interrupted run to `out` ended, if there was one.
         on_event: called with (stage, done, total) as the work goes on.
 
@@ -73,15 +85,50 @@ def run(
         AlliageError: the plan has problems, or the inputs hold NaN or infinity: all of them.
     """
     plan.raise_problems()
-    started = time.perf_counter()
     notify = on_event or (lambda *_: None)
+    workers = _workers(executor, ray_address, device)
+    if not is_url(out):
+        return _run(plan, Path(out), device, workers, resume, notify)
+    url, home = str(out), local_home(str(out))
+    if home.exists() and not resume:
+        what = f"what was made for it and could not be uploaded lies in {home}."
+        fix = "Upload it with --resume (resume=True), or remove that folder."
+        raise UsageError(Problem(url, what, fix))
+    if home.exists():
+        record = RunRecord(url, 0.0, plan.bytes_to_write, 0, 0, 0)
+    else:
+        record = _run(plan, home, device, workers, resume, notify)
+    notify("uploading", 0, 1)
+    upload(home, url)
+    notify("uploading", 1, 1)
+    shutil.rmtree(home.parent)
+    return replace(record, out=url)
+
+
+def _run(
+    plan: Plan,
+    out: Path,
+    device: str,
+    workers: contextlib.AbstractContextManager[Callable[..., Merge]],
+    resume: bool,
+    notify: OnEvent,
+) -> RunRecord:
+    started = time.perf_counter()
     assert plan.base is not None
     assert plan.layout is not None
-    with JournaledFolder(out, _subject(plan), resume=resume) as folder:
+    with (
+        workers as begin,
+        _hashed_early(plan),
+        JournaledFolder(out, subject(plan), resume=resume) as folder,
+    ):
         again = bool(folder.entries)
         if again and not plan.layout.fills(folder.staging):
             what = "files of the interrupted run are gone or cut off: what was left is removed."
             raise UsageError(Problem(str(out), what, "Run it again from the start."))
+        if again:
+            from alliage.merging.distributed import await_tasks
+
+            await_tasks(folder.staging, plan.layout)
         with TensorWriter(folder.staging, plan.layout, resume=True) as writer:
             if plan.method.unit == "factors":
                 merge_factors(plan, writer, notify)
@@ -90,8 +137,8 @@ def run(
                 if not again:
                     check_ties(plan)
                 computing = computing_for(plan, writer, device)
-                with _torch_alone(computing):
-                    merge = _Merge(plan, computing, writer, folder, notify)
+                with torch_alone(computing):
+                    merge = begin(plan, computing, writer, folder, notify)
                     merge.first_passes()
                     merge.parts()
                     merge.guessed()
@@ -102,10 +149,10 @@ def run(
             folder.add_companions(plan.tokenizer)
         write_provenance(plan, folder, notify)
     seconds = time.perf_counter() - started
-    return RunRecord(Path(out), seconds, plan.bytes_to_write, passes, redone, kept)
+    return RunRecord(out, seconds, plan.bytes_to_write, passes, redone, kept)
 
 
-class _Merge:
+class Merge:
     """A merge by blocks on its way, from what the journal knows to the complete output."""
 
     def __init__(
@@ -150,17 +197,18 @@ class _Merge:
         """Measure what the method needs to know of whole tensors or models."""
         if self.plan.method.first_pass is None or self.statistics is not None:
             return
-        self.statistics = measure(self.plan, self.computing, self.size, self.notify)
+        self.statistics = self._measure()
         self.folder.add({"statistics": self.statistics.to_json()})
+
+    def _measure(self) -> Statistics:
+        return measure(self.plan, self.computing, self.size, self.notify)
 
     def parts(self) -> None:
         """Merge, convert and copy every part that is not done yet."""
-        guess = self.plan.method.guess
-        guessed = dict(guess.guessed) if guess is not None else {}
         waiting = [part for part in self.cut if part.number not in self.done]
         for number in self.done:
             self.writer.skip(self.cut[number].nbytes)
-        seen = {part.number: _PartSeen(part) for part in waiting}
+        seen = {part.number: PartSeen(part) for part in waiting}
         blocks = [(part.number, place) for part in waiting for place in range(len(part.blocks))]
 
         with self._journaling() as finish:
@@ -168,13 +216,24 @@ class _Merge:
             def work(item: tuple[int, int]) -> None:
                 number, place = item
                 part = seen[number]
-                if part.add(place, *self._merge(part.part.blocks[place], guessed)):
+                guessed = part.guess(self._guess)
+                block = part.part.blocks[place]
+                seen_here = self.computing.compute(block, self.given(block, guessed))
+                if part.add(place, seen_here.count, seen_here.depends):
+                    self.done[number] = part.entry()
                     finish(part)
 
             self._each("merging", blocks, work)
             # Parts with flaws must not be taken for done.
             self.computing.raise_flaws()
-        self.done |= {number: part.entry() for number, part in seen.items()}
+
+    def _guess(self) -> dict[str, Any]:
+        """The best guess so far: what all parts together would settle, if they were all."""
+        guess = self.plan.method.guess
+        if guess is None:
+            return {}
+        count = sum(entry["count"] for entry in list(self.done.values()))
+        return dict(guess.settle(count) if count else guess.guessed)
 
     def guessed(self) -> None:
         """Merge the blocks again that depended on a guess, where it was wrong."""
@@ -182,38 +241,39 @@ class _Merge:
         if guess is None:
             return
         settled = guess.settle(sum(entry["count"] for entry in self.done.values()))
-        if settled == guess.guessed:
-            return
-        doubtful = {number: e["doubtful"] for number, e in self.done.items() if e["doubtful"]}
+        doubtful = {
+            number: entry["doubtful"]
+            for number, entry in self.done.items()
+            if entry["doubtful"] and entry["guessed"] != settled
+        }
         waiting = [number for number in sorted(doubtful) if number not in self.settled_parts]
         self.redone = sum(map(len, doubtful.values()))
-
-        def work(number: int) -> None:
-            for place in doubtful[number]:
-                self._merge(self.cut[number].blocks[place], settled, again=True)
-
-        self._each("merging, again", waiting, work)
+        again = {
+            number: [self.cut[number].blocks[place] for place in doubtful[number]]
+            for number in waiting
+        }
+        self._again(again, settled)
         self.computing.raise_flaws()
         self.writer.sync()
         for number in waiting:
             self.folder.add({"settled": number})
 
-    def _merge(
-        self, block: Block, guessed: Mapping[str, Any], *, again: bool = False
-    ) -> tuple[int, bool]:
-        tensor = block.tensor
-        if not isinstance(tensor, MergedTensor) or not tensor.sources:
-            self.computing.copy(block)
-            return 0, False
+    def _again(self, parts: Mapping[int, list[Block]], settled: Mapping[str, Any]) -> None:
+        def work(number: int) -> None:
+            for block in parts[number]:
+                self.computing.compute(block, self.given(block, settled), again=True)
+
+        self._each("merging, again", list(parts), work)
+
+    def given(self, block: Block, guessed: Mapping[str, Any]) -> dict[str, Any]:
+        """What a block is merged with, beside its tensor's own arguments."""
         measured = self.statistics.arguments(block) if self.statistics is not None else {}
-        arguments = {**tensor.arguments, **measured, **guessed}
-        seen = self.computing.merge(block, arguments, again=again)
-        return seen.count, seen.depends
+        return {**measured, **guessed}
 
     @contextlib.contextmanager
-    def _journaling(self) -> Iterator[Callable[[_PartSeen], None]]:
+    def _journaling(self) -> Iterator[Callable[[PartSeen], None]]:
         """Sync finished parts and write them down, beside the workers."""
-        finished: queue.SimpleQueue[_PartSeen | None] = queue.SimpleQueue()
+        finished: queue.SimpleQueue[PartSeen | None] = queue.SimpleQueue()
         failures: list[BaseException] = []
 
         def keep() -> None:
@@ -247,7 +307,7 @@ class _Merge:
         for_each(items, work, self.plan.workers, lambda done: self.notify(stage, done, total))
 
 
-class _PartSeen:
+class PartSeen:
     """What was seen of a part so far; blocks may come in any order."""
 
     def __init__(self, part: Part) -> None:
@@ -255,7 +315,15 @@ class _PartSeen:
         self._count = 0
         self._left = len(part.blocks)
         self._doubtful: list[int] = []
+        self._guessed: dict[str, Any] | None = None
         self._lock = threading.Lock()
+
+    def guess(self, best: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What all blocks of the part are merged with: the best guess when it was begun."""
+        with self._lock:
+            if self._guessed is None:
+                self._guessed = best()
+            return self._guessed
 
     def add(self, place: int, count: int, depends: bool) -> bool:
         """Add a block; whether it was the last one."""
@@ -268,11 +336,15 @@ class _PartSeen:
 
     def entry(self) -> dict[str, Any]:
         """For the journal."""
-        doubtful = sorted(self._doubtful)
-        return {"part": self.part.number, "count": self._count, "doubtful": doubtful}
+        return {
+            "part": self.part.number,
+            "count": self._count,
+            "doubtful": sorted(self._doubtful),
+            "guessed": self._guessed,
+        }
 
 
-def _subject(plan: Plan) -> dict[str, Any]:
+def subject(plan: Plan) -> dict[str, Any]:
     """What makes two runs the same: the recipe, the inputs as they are now, the output's form."""
     assert plan.base is not None
     assert plan.layout is not None
@@ -286,7 +358,37 @@ def _subject(plan: Plan) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _torch_alone(computing: Computing) -> Iterator[None]:
+def _workers(executor: Executor, address: str | None, device: str) -> Iterator[Callable[..., Merge]]:
+    """What begins a merge that is computed here, or by a cluster.
+
+    Raises:
+        UsageError: there is no such executor, or no such cluster.
+    """
+    if executor == "local":
+        yield Merge
+        return
+    if executor != "ray" or device != "cpu":
+        what = f"must be local or ray, and ray has device cpu; got {executor} with {device}."
+        raise UsageError(Problem("executor", what))
+    from alliage.merging.distributed import RayMerge, cluster
+
+    with cluster(address) as ray:
+        yield functools.partial(RayMerge, ray)
+
+
+@contextlib.contextmanager
+def _hashed_early(plan: Plan) -> Iterator[None]:
+    """Hash the inputs beside the merge, where there is more than one thread."""
+    if plan.threads == 1 or plan.base is None:
+        yield
+        return
+    checkpoints = [plan.base, *(c for vector in plan.vectors for c in vector.checkpoints)]
+    with begun_early(dict.fromkeys(file for c in checkpoints for file in c.weight_files)):
+        yield
+
+
+@contextlib.contextmanager
+def torch_alone(computing: Computing) -> Iterator[None]:
     """Keep torch, where it is used, to one thread for each worker."""
     from alliage.merging.computing import TorchComputing
 

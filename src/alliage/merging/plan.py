@@ -19,7 +19,7 @@ from alliage.vectors import Vector
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
 SMALLEST_BLOCK = 2**12
-SAMPLE_SLICES, SLICE = 2048, 512  # what a first pass is shown of a whole vector
+SAMPLE_SLICES, SLICE = 4096, 256  # what a first pass is shown of a whole vector
 _COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
 _BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
 _KERNEL_SECONDS, _TORCH_SECONDS = 1e-9, 2e-8  # for one element of one model

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
+from alliage.checkpoints import Checkpoint, TensorSpec, dtypes, upload
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head, layer_of
+from alliage.checkpoints.remote import RemotePath, is_url
 from alliage.checkpoints.writer import plan_layout, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.factors import plan_factors
@@ -53,9 +54,10 @@ def plan(
     made = Plan(recipe, method, arguments, memory=memory, threads=threads)
     made.notes += recipe.notes
     _check_counts(made)
-    local = out is not None and "://" not in str(out)
-    if local:
-        _attempt(made, partial(refuse_existing, Path(str(out))))
+    if is_url(out):
+        _attempt(made, partial(upload.refuse_existing, RemotePath.parse(str(out))))
+    elif out is not None:
+        _attempt(made, partial(refuse_existing, Path(out)))
     if recipe.base is None and method.space == "delta" and method.unit != "factors":
         raise UsageError(
             Problem(
@@ -76,8 +78,8 @@ def plan(
         return made
     _check_arguments(made)
     _check_memory(made)
-    if local and not resume:
-        _check_disk(made, Path(str(out)))
+    if out is not None and not resume:
+        _check_disk(made, upload.local_home(str(out)) if is_url(out) else Path(out))
     if made.base.config is None and method.unit != "factors":
         made.notes.append(f"{made.base.ref} has no config.json: from_pretrained needs one.")
     made.tokenizer = _attempt(made, partial(_open_tokenizer, made))

@@ -85,6 +85,7 @@ class TrimThresholds:
         self.searches = [
             Search(trim_rank(numel, float(density), self._kept), numel) for density in densities
         ]
+        self.passes = 0  # over all blocks, complete
         self._samples: list[NDArray[np.uint32]] = []
         self._lock = threading.Lock()
         self._counting = False
@@ -125,9 +126,11 @@ class TrimThresholds:
             return
         for row, search in zip(patterns, self.searches, strict=True):
             if not search.found:
-                inside = row[(row >= search.low) & (row < search.high)]
+                inside = row[(row >= search.low) & (row < search.high) & (row != search.middle)]
                 below = int((row < search.low).sum())
-                search.add(below, inside.cpu().numpy().view(np.uint32))
+                less = int((row < search.middle).sum())
+                same = int((row == search.middle).sum())
+                search.add(below, less, same, inside.cpu().numpy().view(np.uint32))
 
     @property
     def counting(self) -> bool:
@@ -147,6 +150,7 @@ class TrimThresholds:
             self.place_brackets()
             if not all(search.found for search in self.searches):
                 return None
+        self.passes += 1
         for search in self.searches:
             if not search.found:
                 search.narrow()
@@ -190,6 +194,8 @@ class Search:
         rank: of the wanted magnitude, from 1; 0 is below all, numel + 1 above all.
         numel: entries of the vector.
         low: where `found`, the wanted pattern.
+        middle: the pattern in the bracket that is most likely the wanted one. It is counted apart:
+            between bfloat16 models differences are few, and many entries are equal to it.
         equal, to_keep: where `found`, entries equal to it, and how many of them have this rank
             or a higher one.
     """
@@ -198,11 +204,14 @@ class Search:
     numel: int
     low: int = 0
     high: int = _PATTERNS
+    middle: int = 0
     found: bool = False
     equal: int = 0
     to_keep: int = 0
     below: int = 0
     shift: int = 0  # a bin holds 2^shift patterns
+    less: int = 0
+    same: int = 0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -212,41 +221,58 @@ class Search:
         else:
             self.low, self.found = (0 if self.rank == 0 else _PATTERNS - 1), True
 
-    def place(self, low: int, high: int) -> None:
+    def place(self, low: int, high: int, middle: int | None = None) -> None:
         """Move the bracket and forget the counts."""
         self.low, self.high, self.below = low, high, 0
+        self.middle = low if middle is None else middle
+        self.less = self.same = 0
         self.shift = max(0, math.ceil(math.log2((high - low) / _BINS)))
         self.counts = np.zeros(((high - low - 1) >> self.shift) + 1, np.int64)
 
     def place_by(self, slices: list[NDArray[np.uint32]]) -> None:
         """Put the bracket around the rank that sampled slices suggest; all entries tell it.
 
-        Neighbours vary together, so the error is that of the slices' means, not of their entries.
+        Neighbours vary together, so the error is that of the slices' means, not of their entries;
+        slices at even distances follow trends, so it is taken from successive differences (Wolter
+        2007, estimator v2).
         """
         ordered = np.sort(np.concatenate(slices))
         if len(ordered) == self.numel:
-            self.low, self.found = int(ordered[self.rank - 1]), True
-            first = int(np.searchsorted(ordered, self.low))
-            self.equal = int(np.searchsorted(ordered, self.low, side="right")) - first
-            self.to_keep = first + self.equal - self.rank + 1
+            pattern = ordered[self.rank - 1]
+            first, upto = (int(np.searchsorted(ordered, pattern, s)) for s in ("left", "right"))
+            self._find(int(pattern), upto, upto - first)
             return
         share, last = self.rank / self.numel, len(ordered) - 1
         middle = ordered[round(share * last)]
-        means = [float((values <= middle).mean()) for values in slices]
-        margin = max(_ERRORS * float(np.std(means)) / math.sqrt(len(means)), _LEAST_MARGIN)
+        steps = np.diff([float((values <= middle).mean()) for values in slices])
+        error = math.sqrt(float((steps**2).mean()) / (2 * len(slices))) if len(steps) else 1.0
+        margin = max(_ERRORS * error, _LEAST_MARGIN)
         low = max(0, math.floor((share - margin) * last))
         high = min(last, math.ceil((share + margin) * last))
-        self.place(int(ordered[low]), int(ordered[high]) + 1)
+        self.place(int(ordered[low]), int(ordered[high]) + 1, int(middle))
 
-    def add(self, below: int, inside: NDArray[np.uint32]) -> None:
-        """Count patterns: how many lie below the bracket, and those inside it."""
+    def add(self, below: int, less: int, same: int, inside: NDArray[np.uint32]) -> None:
+        """Count patterns.
+
+        Args:
+            below: how many lie below the bracket.
+            less: how many lie below its middle.
+            same: how many are its middle.
+            inside: the others in the bracket.
+        """
         bins = (inside - np.uint32(self.low)) >> np.uint32(self.shift)
         with self._lock:
             self.below += below
+            self.less += less
+            self.same += same
+            self.counts[(self.middle - self.low) >> self.shift] += same
             np.add.at(self.counts, bins, 1)
 
     def narrow(self) -> None:
         """Find the pattern of the rank, or move the bracket closer to it."""
+        if self.less < self.rank <= self.less + self.same:
+            self._find(self.middle, self.less + self.same, self.same)
+            return
         upto = self.below + np.cumsum(self.counts)
         if self.rank <= self.below:
             self.place(0, self.low)
@@ -259,9 +285,12 @@ class Search:
         if self.shift:
             self.place(low, min(low + (1 << self.shift), self.high))
             return
-        self.low, self.found = low, True
-        self.equal = int(self.counts[position])
-        self.to_keep = int(upto[position]) - self.rank + 1
+        self._find(low, int(upto[position]), int(self.counts[position]))
+
+    def _find(self, pattern: int, upto: int, equal: int) -> None:
+        """Note the pattern, how many patterns are not above it, and how many are equal to it."""
+        self.low, self.found = pattern, True
+        self.equal, self.to_keep = equal, upto - self.rank + 1
         self.counts = np.zeros(0, np.int64)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from alliage.checkpoints.provenance import sha256
+from alliage.checkpoints.digests import sha256
 from alliage.studies.results import TABLES, table_files
 
 

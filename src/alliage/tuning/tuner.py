@@ -18,6 +18,7 @@ import torch
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
+from alliage.checkpoints.digests import sha256
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import ADAPTER_CONFIG, read_json
@@ -309,7 +310,7 @@ def _describe_data(ref: str, files: Sequence[Path]) -> dict[str, Any]:
             {
                 "file": str(file.resolve().relative_to(home)),
                 "bytes": file.stat().st_size,
-                "sha256": provenance.sha256(file),
+                "sha256": sha256(file),
             }
             for file in files
         ],

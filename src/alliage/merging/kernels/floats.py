@@ -6,7 +6,8 @@ with an offset could be negative, for all it knows, and is not.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit, types
@@ -16,7 +17,13 @@ TILE = 1024  # elements at a time: the tiles of all models stay in the first-lev
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 NOT_FINITE = np.uint32(0x7F800000)  # the smallest magnitude's pattern that is not a number
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function on first use, without the interpreter's lock, and cache it on disk."""
+    made: _Function = njit(nogil=True, cache=True, error_model="numpy")(function)
+    return made
 
 
 def widen(stored: Any, bits: Any) -> None:
@@ -29,7 +36,7 @@ def narrow(bits: Any, stored: Any) -> Any:
     raise NotImplementedError("for compiled code")
 
 
-@overload(widen)
+@overload(widen)  # type: ignore[untyped-decorator]
 def _widen(stored: Any, bits: Any) -> Any:  # noqa: ARG001
     if stored.dtype == types.uint16:
 
@@ -47,7 +54,7 @@ def _widen(stored: Any, bits: Any) -> Any:  # noqa: ARG001
     return from_float32
 
 
-@overload(narrow)
+@overload(narrow)  # type: ignore[untyped-decorator]
 def _narrow(bits: Any, stored: Any) -> Any:  # noqa: ARG001
     if stored.dtype == types.uint16:
 

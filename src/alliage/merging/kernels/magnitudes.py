@@ -38,12 +38,14 @@ def measure(
         return True
     finite = True
     for model, search in zip(models, reduction.searches, strict=True):
-        low = np.uint32(search.low)
+        if search.found and reduction.passes:  # looked at for what is not finite before
+            continue
+        low, middle = np.uint32(search.low), np.uint32(search.middle)
         span = np.uint32(0 if search.found else search.high - search.low)
-        below, count, top = _collect(base, model, low, span, scratch)
+        below, less, same, count, top = _collect(base, model, low, span, middle, scratch)
         finite &= bool(top < NOT_FINITE)
         if not search.found:
-            search.add(below, scratch[:count])
+            search.add(below, less, same, scratch[:count])
     return finite
 
 
@@ -81,14 +83,19 @@ def _count_equal(base: Any, model: Any, pattern: Any) -> Any:
 
 
 @compiled
-def _collect(base: Any, model: Any, low: Any, span: Any, inside: Any) -> Any:
-    """Patterns below `low`, the number and list of those in [low, low + span), the largest one."""
+def _collect(base: Any, model: Any, low: Any, span: Any, middle: Any, inside: Any) -> Any:
+    """How many patterns are below `low`, below `middle`, `middle`, else in [low, low + span).
+
+    The last kind is written to `inside`. And the largest pattern.
+    """
     tuned = np.empty(TILE, np.uint32)
     origin = np.empty(TILE, np.uint32)
     origins, values = origin.view(np.float32), tuned.view(np.float32)
     marks = np.zeros(TILE, np.uint8)
     eights = marks.view(np.uint64)
     below: Any = 0
+    less: Any = 0
+    same: Any = 0
     count, top = 0, np.uint32(0)
     for first in range(0, len(base), TILE):
         size = min(TILE, len(base) - first)
@@ -96,16 +103,21 @@ def _collect(base: Any, model: Any, low: Any, span: Any, inside: Any) -> Any:
         widen(model[first : first + size], tuned)
         for i in range(size):
             values[i] -= origins[i]
-        under = np.uint32(0)
+        under, smaller, equal = np.uint32(0), np.uint32(0), np.uint32(0)
         for i in range(size):
             pattern = tuned[i] & MAGNITUDE
             tuned[i] = pattern
             under += np.uint32(1) if pattern < low else np.uint32(0)
+            smaller += np.uint32(1) if pattern < middle else np.uint32(0)
+            equal += np.uint32(1) if pattern == middle else np.uint32(0)
         below += under
+        less += smaller
+        same += equal
         for i in range(size):
             top = max(top, tuned[i])
         for i in range(size):
-            marks[i] = np.uint8(1) if np.uint32(tuned[i] - low) < span else np.uint8(0)
+            within = (np.uint32(tuned[i] - low) < span) & (tuned[i] != middle)
+            marks[i] = np.uint8(1) if within else np.uint8(0)
         for i in range(size, TILE):
             marks[i] = np.uint8(0)
         # Few are inside: look at eight marks at once, and only then at each.
@@ -115,7 +127,7 @@ def _collect(base: Any, model: Any, low: Any, span: Any, inside: Any) -> Any:
                     if marks[i]:
                         inside[count] = tuned[i]
                         count += 1
-    return below, count, top
+    return below, less, same, count, top
 
 
 @compiled
