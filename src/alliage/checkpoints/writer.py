@@ -175,13 +175,17 @@ class TensorWriter:
     Leaving the `with` block without an error checks that every byte was written and syncs.
     """
 
-    def __init__(self, folder: Path, layout: Layout, *, resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, layout: Layout, *, resume: bool = False, made: bool = False
+    ) -> None:
         """Make the files in `folder` at their full size, with headers and index.
 
         Args:
             folder: where they go.
             layout: what they are.
             resume: whether files that are there already hold some of the output.
+            made: whether another process has made them and writes to them too: none is made here,
+                and leaving the `with` block is for the other one.
         """
         self._places: dict[str, tuple[int, TensorSpec]] = {}
         self._fds: list[int] = []
@@ -190,19 +194,20 @@ class TensorWriter:
         try:
             for file, specs in layout.shards.items():
                 new = os.O_CREAT if resume else os.O_CREAT | os.O_EXCL
-                fd = os.open(folder / file, os.O_RDWR | new, 0o644)
+                fd = os.open(folder / file, os.O_RDWR | (0 if made else new), 0o644)
                 self._fds.append(fd)
                 header = layout.headers[file]
                 data = sum(spec.nbytes for spec in specs)
-                _allocate(fd, len(header) + data)
-                _write_all(fd, memoryview(header), 0)
+                if not made:
+                    _allocate(fd, len(header) + data)
+                    _write_all(fd, memoryview(header), 0)
                 self._missing += data
                 for spec in specs:
                     self._places[spec.name] = (fd, spec)
         except BaseException:
-            self._close()
+            self.close()
             raise
-        if len(layout.shards) > 1:
+        if len(layout.shards) > 1 and not made:
             stem = next(iter(layout.shards)).partition("-")[0]
             weight_map = {s.name: file for file, specs in layout.shards.items() for s in specs}
             index = {"metadata": {"total_size": self._missing}, "weight_map": weight_map}
@@ -254,9 +259,10 @@ class TensorWriter:
                 for fd in self._fds:
                     os.fsync(fd)
         finally:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the files as they are; a second call does nothing."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
