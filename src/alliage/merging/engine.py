@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import queue
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import alliage
 from alliage.checkpoints.digests import begun_early
 from alliage.checkpoints.journal import JournaledFolder
 from alliage.checkpoints.remote import is_url
@@ -25,7 +26,7 @@ from alliage.merging.factors import merge_factors
 from alliage.merging.heads import write_heads
 from alliage.merging.papers import write_provenance, write_settings
 from alliage.merging.passes import Statistics, measure
-from alliage.merging.plan import MergedTensor, Plan
+from alliage.merging.plan import Plan
 from alliage.merging.ties_check import check_ties
 
 OnEvent = Callable[[str, int, int], None]
@@ -86,9 +87,12 @@ def run(
     """
     plan.raise_problems()
     notify = on_event or (lambda *_: None)
-    workers = _workers(executor, ray_address, device)
+    # Not above: it builds upon this module.
+    from alliage.merging.distributed import workers
+
+    begun = workers(executor, ray_address, device)
     if not is_url(out):
-        return _run(plan, Path(out), device, workers, resume, notify)
+        return _run(plan, Path(out), device, begun, resume, notify)
     url, home = str(out), local_home(str(out))
     if home.exists() and not resume:
         what = f"what was made for it and could not be uploaded lies in {home}."
@@ -97,7 +101,7 @@ def run(
     if home.exists():
         record = RunRecord(url, 0.0, plan.bytes_to_write, 0, 0, 0)
     else:
-        record = _run(plan, home, device, workers, resume, notify)
+        record = _run(plan, home, device, begun, resume, notify)
     notify("uploading", 0, 1)
     upload(home, url)
     notify("uploading", 1, 1)
@@ -109,7 +113,7 @@ def _run(
     plan: Plan,
     out: Path,
     device: str,
-    workers: contextlib.AbstractContextManager[Callable[..., Merge]],
+    begun: contextlib.AbstractContextManager[Callable[..., Merge]],
     resume: bool,
     notify: OnEvent,
 ) -> RunRecord:
@@ -117,9 +121,9 @@ def _run(
     assert plan.base is not None
     assert plan.layout is not None
     with (
-        workers as begin,
+        begun as begin,
         _hashed_early(plan),
-        JournaledFolder(out, subject(plan), resume=resume) as folder,
+        _journaled(plan, out, device, resume) as folder,
     ):
         again = bool(folder.entries)
         if again and not plan.layout.fills(folder.staging):
@@ -176,9 +180,7 @@ class Merge:
             else:
                 known |= entry
         # Blocks are cut as they were begun, whatever the memory is now.
-        self.size: int = known.get("block", plan.block)
-        if "block" not in known:
-            folder.add({"block": self.size})
+        self.size: int = folder.choices["block"]
         self.kept = len(self.done)
         self.redone = 0
         self.cut = parts_of(plan, self.size)
@@ -283,6 +285,8 @@ class Merge:
                 while not finished.empty():
                     parts.append(finished.get())
                 ending = None in parts
+                if failures:  # what a failed sync lost, the next one does not bring back
+                    continue
                 try:
                     self.writer.sync()
                     if not self.computing.flaws:
@@ -292,10 +296,15 @@ class Merge:
                 except BaseException as error:
                     failures.append(error)
 
+        def finish(part: PartSeen) -> None:
+            if failures:
+                raise failures[0]
+            finished.put(part)
+
         keeper = threading.Thread(target=keep, name="alliage-journal", daemon=True)
         keeper.start()
         try:
-            yield finished.put
+            yield finish
         finally:
             finished.put(None)
             keeper.join()
@@ -357,23 +366,12 @@ def subject(plan: Plan) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _workers(executor: Executor, address: str | None, device: str) -> Iterator[Callable[..., Merge]]:
-    """What begins a merge that is computed here, or by a cluster.
-
-    Raises:
-        UsageError: there is no such executor, or no such cluster.
-    """
-    if executor == "local":
-        yield Merge
-        return
-    if executor != "ray" or device != "cpu":
-        what = f"must be local or ray, and ray has device cpu; got {executor} with {device}."
-        raise UsageError(Problem("executor", what))
-    from alliage.merging.distributed import RayMerge, cluster
-
-    with cluster(address) as ray:
-        yield functools.partial(RayMerge, ray)
+def _journaled(plan: Plan, out: Path, device: str, resume: bool) -> JournaledFolder:
+    """The output's folder; only what computes the same bytes goes on with an interrupted run."""
+    packages = {name: version(name) for name in ("numba", "numpy", "torch")}
+    made_by = {"device": device, "alliage": alliage.__version__, **packages}
+    what = {**subject(plan), "made by": made_by}
+    return JournaledFolder(out, what, {"block": plan.block}, resume=resume)
 
 
 @contextlib.contextmanager

@@ -9,11 +9,12 @@ another pass follows. Memory is the histogram, whatever the size of the vector.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -161,6 +162,27 @@ class TrimThresholds:
             return None
         return {"thresholds": self._thresholds()}
 
+    def fork(self) -> Self:
+        """One to be pickled, that looks for the same and has seen nothing."""
+        twin = copy.copy(self)
+        twin._samples, twin._equals = [], {}
+        twin.searches = [search.fork() for search in self.searches]
+        return twin
+
+    def absorb(self, other: Self) -> None:
+        """Add what a fork has seen."""
+        self._samples += other._samples
+        self._equals |= other._equals
+        for search, seen in zip(self.searches, other.searches, strict=True):
+            search.absorb(seen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._lock = threading.Lock()
+
     def place_brackets(self) -> None:
         """Set the first brackets from the samples; later calls find none left."""
         with self._lock:
@@ -267,6 +289,33 @@ class Search:
             self.same += same
             self.counts[(self.middle - self.low) >> self.shift] += same
             np.add.at(self.counts, bins, 1)
+
+    def fork(self) -> Self:
+        """The same bracket with nothing counted."""
+        twin = copy.copy(self)
+        if not self.found:
+            twin.place(self.low, self.high, self.middle)
+        return twin
+
+    def absorb(self, other: Self) -> None:
+        """Add what a fork has counted."""
+        self.below += other.below
+        self.less += other.less
+        self.same += other.same
+        self.counts += other.counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {key: value for key, value in self.__dict__.items() if key != "_lock"}
+        filled = np.flatnonzero(self.counts)  # few bins are, of a small share of the blocks
+        state["counts"] = (len(self.counts), filled, self.counts[filled])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        bins, filled, counts = state["counts"]
+        self.counts = np.zeros(bins, np.int64)
+        self.counts[filled] = counts
+        self._lock = threading.Lock()
 
     def narrow(self) -> None:
         """Find the pattern of the rank, or move the bracket closer to it."""

@@ -1,0 +1,207 @@
+"""What runs in the worker processes of a cluster: blocks of a plan that is made again there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import alliage
+from alliage.checkpoints.writer import Layout, TensorWriter
+from alliage.errors import AlliageError, Problem
+from alliage.merging.blocks import Block
+from alliage.merging.computing import computing_for
+from alliage.merging.engine import subject, torch_alone
+from alliage.merging.passes import Measured, measure_group
+from alliage.merging.plan import Copied, MergedTensor
+from alliage.merging.planning import plan
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.registry import FirstPass
+
+
+class Piece(NamedTuple):
+    """A block, as it is sent."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker process needs to know of a merge.
+
+    Attributes:
+        key: tells jobs from each other.
+        recipe, memory: what is planned again, for one thread.
+        size: elements of a block.
+        subject: what the plan must come to, see `engine.subject`.
+        software: versions that decide the last bits.
+        working: the driver's folder, from which relative paths count.
+        staging: where the output's files are.
+    """
+
+    key: str
+    recipe: MergeRecipe = field(compare=False)
+    memory: int = field(compare=False)
+    size: int = field(compare=False)
+    subject: Mapping[str, Any] = field(compare=False)
+    software: Mapping[str, str] = field(compare=False)
+    working: str = field(compare=False)
+    staging: Path = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a task returns; errors are values, so that none is lost on the way.
+
+    Attributes:
+        found: the result.
+        flaws: as `Computing.flaws`.
+        problems: whatever else is wrong with the inputs.
+        unfit: why this node cannot take part, or nothing.
+    """
+
+    found: Any = None
+    flaws: Mapping[tuple[str, str], Problem] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    unfit: str = ""
+
+
+class _Unfit(Exception):
+    """Raised where a node cannot take part."""
+
+
+def software() -> dict[str, str]:
+    """The versions of what decides the last bits."""
+    packages = {name: version(name) for name in ("numba", "numpy", "torch")}
+    return {"alliage": alliage.__version__, "python": platform.python_version(), **packages}
+
+
+def locked_file(staging: Path, layout: Layout) -> Path:
+    """The file of an output that tasks hold a lock on while they write."""
+    return staging / next(iter(layout.shards))
+
+
+class _Session:
+    """The plan as a worker process has made it again, with the output's files open."""
+
+    def __init__(self, job: Job) -> None:
+        """Plan, and see that it came to the same.
+
+        Raises:
+            _Unfit: it did not, or the output's files are not there.
+        """
+        _compare("versions", software(), job.software)
+        self.plan = plan(job.recipe, memory=job.memory, threads=1)
+        if self.plan.problems:
+            raise _Unfit("; ".join(map(str, self.plan.problems)))
+        found = subject(self.plan)
+        for part in ("inputs", "output"):
+            _compare(part, found[part], job.subject[part])
+        assert self.plan.layout is not None
+        if not self.plan.layout.fills(job.staging):
+            raise _Unfit(f"{job.staging} is not the driver's: the nodes must share the output")
+        self.size = job.size
+        self.writer = TensorWriter(job.staging, self.plan.layout, made=True)
+        self.lock = os.open(locked_file(job.staging, self.plan.layout), os.O_RDONLY)
+        weakref.finalize(self, _close, self.writer, self.lock)
+        self.computing = computing_for(self.plan, self.writer)
+        self._tensors: dict[str, MergedTensor | Copied] = {
+            tensor.name: tensor for tensor in (*self.plan.merged, *self.plan.converted)
+        }
+        self._tensors |= {copied.name: copied for copied in self.plan.copied}
+
+    def group(self, names: Iterable[str]) -> list[MergedTensor]:
+        """Merged tensors by their names."""
+        found = (self._tensors[name] for name in names)
+        return [tensor for tensor in found if isinstance(tensor, MergedTensor)]
+
+    def block(self, piece: Piece) -> Block:
+        """A block by what was sent of it."""
+        return Block(self._tensors[piece.name], piece.start, piece.stop)
+
+
+def _close(writer: TensorWriter, lock: int) -> None:
+    writer.close()
+    os.close(lock)
+
+
+def _compare(what: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    differing = sorted(key for key in {**here, **there} if here.get(key) != there.get(key))
+    if differing:
+        raise _Unfit(f"has other {what} than the driver: {', '.join(differing[:4])}")
+
+
+_session = lru_cache(maxsize=1)(_Session)  # a worker process serves one merge after the other
+
+
+def work(job: Job, kind: Callable[..., Any], *arguments: Any) -> Answer:
+    """One task: `kind` called with the process's session."""
+    try:
+        with contextlib.chdir(job.working):
+            session = _session(job)
+            computing = session.computing
+            computing.flaws.clear()
+            fcntl.flock(session.lock, fcntl.LOCK_SH)
+            try:
+                with torch_alone(computing):
+                    found = kind(session, *arguments)
+            except AlliageError as error:
+                named = set(computing.flaws.values())
+                others = tuple(problem for problem in error.problems if problem not in named)
+                return Answer(flaws=dict(computing.flaws), problems=others)
+            finally:
+                fcntl.flock(session.lock, fcntl.LOCK_UN)
+        return Answer(found, dict(computing.flaws))
+    except (_Unfit, FileNotFoundError) as error:
+        return Answer(unfit=f"node {platform.node()}: {error}")
+
+
+def sample(session: _Session, reduction: FirstPass, pieces: list[Piece]) -> FirstPass:
+    """Show a first pass slices; what it has seen."""
+    for piece in pieces:
+        session.computing.sample(session.block(piece), reduction)
+    return reduction
+
+
+def measure(session: _Session, reduction: FirstPass, first: int, pieces: list[Piece]) -> FirstPass:
+    """Show a first pass blocks, the first of them at a place in its group; what it has seen."""
+    for place, piece in enumerate(pieces, start=first):
+        session.computing.measure(session.block(piece), place, reduction)
+    return reduction
+
+
+def measure_groups(session: _Session, groups: list[list[str]]) -> list[tuple[Measured, int]]:
+    """The results of whole groups, named by their tensors, as `passes.measure_group`."""
+    return [
+        measure_group(
+            session.plan,
+            session.group(names),
+            session.computing,
+            session.size,
+            1,
+            lambda *_: None,
+        )
+        for names in groups
+    ]
+
+
+def merge(
+    session: _Session, pieces: list[Piece], given: list[dict[str, Any]], again: bool
+) -> list[tuple[int, bool]]:
+    """Write blocks durably; of each, what it counts for a guess and whether it depends on one."""
+    seen = [
+        session.computing.compute(session.block(piece), arguments, again=again)
+        for piece, arguments in zip(pieces, given, strict=True)
+    ]
+    session.writer.sync()
+    return [(each.count, each.depends) for each in seen]
