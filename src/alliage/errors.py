@@ -51,6 +51,10 @@ class UsageError(AlliageError):
     exit_code = 2
 
 
+class TransientError(AlliageError):
+    """Nothing is wrong with the inputs: the same run may succeed later, and go on with its work."""
+
+
 class CheckFailed(AlliageError):
     """A check ran to its end and said no."""
 

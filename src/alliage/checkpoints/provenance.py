@@ -56,7 +56,8 @@ def describe(
         command: the command that made the output.
         recipe: its settings, as plain values.
         inputs: what `describe_input` returned of each.
-        folder: the output's folder; every file in it by now is vouched for, but for the card.
+        folder: the output's folder; every file in it is vouched for, but for this one and the card
+            (an interrupted run may have left both).
         more: further facts about the output, such as its task.
 
     No time of day is in it, so the same run on the same inputs writes the same file.
@@ -135,8 +136,9 @@ def _path(text: str) -> Path | RemotePath:
 
 
 def _made(folder: Path) -> list[Path]:
-    """The files of an output but for the card, which is written last: it quotes the digests."""
-    return [f for f in folder.rglob("*") if f.is_file() and f != folder / "README.md"]
+    """The files of an output but for the record and the card, which quotes its digests."""
+    later = (folder / FILE, folder / "README.md")
+    return [f for f in folder.rglob("*") if f.is_file() and f not in later]
 
 
 def _compare(path: Path | RemotePath, entry: Mapping[str, Any], role: str) -> Problem | None:

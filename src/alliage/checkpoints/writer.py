@@ -16,10 +16,11 @@ from typing import Any, Self
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.checkpoint import Checkpoint
 from alliage.checkpoints.spec import TensorSpec
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.errors import Problem, TransientError, UsageError
 
 MAX_SHARD_BYTES = 5 * 10**9
 _COPY_BYTES = 4 * 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +140,31 @@ class OutputFolder:
         self.staging.chmod(0o755)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            return
-        try:
-            sync_folder(self.staging)
-            refuse_existing(self.out)  # it may have appeared meanwhile
-            self.staging.rename(self.out)
-        except BaseException:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            raise
-        sync_folder(self.out.parent)
+    def __exit__(self, kind: type[BaseException] | None, error: Any, *_: object) -> None:
+        if error is None:
+            try:
+                sync_tree(self.staging)
+                refuse_existing(self.out)  # it may have appeared meanwhile
+                self.staging.rename(self.out)
+                sync_folder(self.out.parent)
+            except BaseException as failure:
+                self._remove(failure)
+                raise
+        else:
+            self._remove(error)
+
+    def _remove(self, error: BaseException) -> None:
+        """Remove the staging folder.
+
+        Raises:
+            TransientError: instead of an `error` by which the system says that the disk is full.
+        """
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if is_disk_full(error):
+            assert isinstance(error, OSError)
+            raise TransientError(
+                Problem(str(self.out), f"{error.strerror}.", "Make room, or write elsewhere.")
+            ) from error
 
     def add_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
@@ -204,6 +218,8 @@ class TensorWriter:
                 self._missing += data
                 for spec in specs:
                     self._places[spec.name] = (fd, spec)
+            # A journal may speak of them from now on.
+            sync_folder(folder)
         except BaseException:
             self.close()
             raise
@@ -273,8 +289,8 @@ def _allocate(fd: int, size: int) -> None:
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise AlliageError(
+        if error.errno in (*_FULL, errno.EFBIG):
+            raise TransientError(
                 Problem("output", f"no room on the disk for a file of {size / 1e9:.2f} GB.")
             ) from None
         os.ftruncate(fd, size)  # a file system that cannot reserve
@@ -286,9 +302,22 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    fd = os.open(folder, os.O_RDONLY)
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system says that there is no room left for what is written."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder durable with everything in it."""
+    for home, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            sync_folder(Path(home, file))
+        sync_folder(Path(home))
+
+
+def sync_folder(path: Path) -> None:
+    """Make a folder's entries durable, or a file's bytes."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -56,8 +56,16 @@ for _name in COMMANDS:
 
 
 def _leave(number: int, _frame: object) -> None:
-    """Leave as after Ctrl-C: what is half-written is removed on the way out."""
+    """Leave as after Ctrl-C: what nobody can go on with is removed on the way out."""
     raise SystemExit(128 + number)
+
+
+def _print_notes(error: BaseException | None) -> None:
+    """What was noted on an error, or on what led to it: that an interrupted run's work is kept."""
+    while error is not None:
+        for line in getattr(error, "__notes__", ()):
+            console.note(f"alliage: {line}")
+        error = error.__cause__ or error.__context__
 
 
 def main() -> None:
@@ -67,6 +75,7 @@ def main() -> None:
         app()
     except AlliageError as error:
         console.problems(error)
+        _print_notes(error)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _TUNE_PACKAGES:
@@ -81,6 +90,10 @@ def main() -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         console.note(f"alliage: {where}{error.strerror}.")
+        _print_notes(error)
         sys.exit(1)
+    except SystemExit as error:
+        _print_notes(error)
+        raise
     except KeyboardInterrupt:
         sys.exit(130)

@@ -14,6 +14,8 @@ from alliage.merging.plan import SAMPLE_SLICES, SLICE, Copied, MergedTensor, Pla
 Item = TypeVar("Item")
 
 _PART_BYTES = 64 * 2**20  # what a killed run loses at most, for each worker
+_LEAST_PART_BYTES = 4 * 2**20  # of outputs too small for many parts of that size
+_PARTS = 64
 
 
 class Block(NamedTuple):
@@ -51,6 +53,7 @@ def parts_of(plan: Plan, size: int) -> list[Part]:
     specs = plan.base.specs()
     tensors: dict[str, MergedTensor | Copied] = {t.name: t for t in (*plan.merged, *plan.converted)}
     tensors |= {copied.name: copied for copied in plan.copied}
+    enough = min(_PART_BYTES, max(_LEAST_PART_BYTES, plan.layout.nbytes // _PARTS))
     parts: list[Part] = []
     blocks: list[Block] = []
     filled = 0
@@ -68,7 +71,7 @@ def parts_of(plan: Plan, size: int) -> list[Part]:
         for block in cut(tensor, numel, max(numel, 1) if whole else size):
             blocks.append(block)
             filled += (block.stop - block.start) * each
-            if filled >= _PART_BYTES:
+            if filled >= enough:
                 parts.append(Part(len(parts), blocks, filled))
                 blocks, filled = [], 0
     if blocks:
