@@ -178,8 +178,8 @@ def _print_plan(made: Plan) -> None:
     shown = {
         "method": f"{made.method.name} ({made.method.paper})",
         "dialect": plan["dialect"] if plan["dialect"] != "paper" else None,
-        "parameters": ", ".join(f"{key} {value}" for key, value in made.arguments.items())
-        + (", others by tensor" if plan["arguments_by_tensor"] else ""),
+        "parameters": ", ".join(f"{key} {value}" for key, value in made.arguments.items()) or None,
+        "by tensor": ", ".join(plan["by_tensor"]) or None,
         "base": plan["base"],
         "models": ", ".join(plan["models"]),
         "merged": f"{plan['tensors_merged']} tensors, {plan['elements_merged']:,} elements",

@@ -307,13 +307,20 @@ class TorchComputing(Computing):
         return base.to(self._device), tensors.to(self._device)
 
     def _base(self, tensor: MergedTensor, start: int, stop: int) -> Tensor:
-        """The base's elements; zeros where layers are stacked and there is none."""
+        """The base's elements; zeros where they change nothing."""
         import torch
 
-        base = self.plan.base
+        base, vectors = self.plan.base, self.plan.vectors
         assert base is not None
         spec = base.specs().get(tensor.spec.name)
-        if spec is None or spec.shape != tensor.spec.shape:
+        whole = all(
+            isinstance(vectors[number], TaskVector | WholeModel)
+            and parameter in vectors[number].shapes
+            for number, parameter in tensor.sources
+        )
+        if spec is None or spec.shape != tensor.spec.shape:  # layers of a deeper model, stacked
+            return torch.zeros(stop - start)
+        if self.plan.method.space == "weight" and whole:
             return torch.zeros(stop - start)
         values = base.read(spec.name, start, stop).float()
         self.check(values.numpy(), spec)

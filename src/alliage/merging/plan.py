@@ -193,7 +193,8 @@ class Plan:
         passes = 1 + (self.method.first_pass is not None)
         models = sum(stored_bytes(vector) for vector in self.vectors)
         specs = self.base.specs()
-        changed = sum(tensor.spec.nbytes for tensor in self.merged)
+        needs_base = self.method.space == "delta"
+        changed = sum(tensor.spec.nbytes for tensor in self.merged) if needs_base else 0
         once = sum(tensor.spec.nbytes for tensor in self.converted)
         once += sum(specs[tensor.source].nbytes for tensor in self.copied)
         return passes * (models + changed) + once
@@ -217,7 +218,7 @@ class Plan:
             "method": self.method.name,
             "dialect": self.recipe.dialect,
             "arguments": self.arguments,
-            "arguments_by_tensor": self.recipe.varies(),
+            "by_tensor": sorted(set(self.method.parameters) - set(self.arguments)),
             "base": self.base.ref if self.base is not None else None,
             "models": [vector.name for vector in self.vectors],
             "tensors_merged": len(self.merged),
