@@ -38,6 +38,7 @@ def merge(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     memory: Annotated[str, typer.Option(help="For blocks: 512MiB, 2GB.")] = "1GiB",
+    shard_size: Annotated[str, typer.Option(help="Of the output's files, at most.")] = "5GB",
     threads: Annotated[int, typer.Option(min=1, help="Workers; all cores by default.")] = (
         os.cpu_count() or 1
     ),
@@ -56,11 +57,13 @@ def merge(
     from alliage.merging import plan, run
 
     recipe = _recipe(inputs, method, base, settings or [], dtype, dialect)
-    budget = _bytes(memory)
+    budget, shard_bytes = _bytes(memory, "--memory"), _bytes(shard_size, "--shard-size")
     console.check_device(device)
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
-    made = plan(recipe, out=out, memory=budget, threads=threads, resume=resume)
+    made = plan(
+        recipe, out=out, memory=budget, threads=threads, shard_bytes=shard_bytes, resume=resume
+    )
     for line in made.notes:
         console.note(f"note: {line}", quiet=quiet)
     document: dict[str, Any] = {"plan": made.to_dict()}
@@ -199,7 +202,7 @@ def _print_plan(made: Plan) -> None:
     console.print_table("plan", ("", ""), rows, numbers_from=2)
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, option: str) -> int:
     import re
 
     match = re.fullmatch(r"([\d.]+)\s*(B|[kKMGT]i?B?)?", text.strip())
@@ -208,5 +211,5 @@ def _bytes(text: str) -> int:
         assert match is not None
         number, unit = float(match[1]), (match[2] or "").rstrip("B")
     except (AssertionError, ValueError):
-        raise UsageError(Problem("--memory", f"{text!r} is no size.", "Write 512MiB.")) from None
+        raise UsageError(Problem(option, f"{text!r} is no size.", "Write 512MiB.")) from None
     return int(number * (1024 if "i" in unit else 1000) ** powers[unit.rstrip("i").lower()])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alliage.checkpoints import Checkpoint, TensorSpec
 from alliage.checkpoints.names import module_of
-from alliage.checkpoints.writer import Layout
+from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.recipe import MergeRecipe
 from alliage.merging.registry import Method
@@ -86,6 +86,7 @@ class Plan:
         notes: what a user should know, though it stops nothing.
         memory: the budget in bytes that blocks are cut for.
         threads: workers.
+        shard_bytes: of tensors in one file of the output, at the most.
     """
 
     recipe: MergeRecipe
@@ -105,6 +106,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     memory: int = DEFAULT_MEMORY
     threads: int = 1
+    shard_bytes: int = MAX_SHARD_BYTES
 
     @property
     def problems(self) -> list[Problem]:

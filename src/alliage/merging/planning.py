@@ -13,7 +13,7 @@ from alliage.checkpoints import Checkpoint, TensorSpec, dtypes, upload
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head, layer_of
 from alliage.checkpoints.remote import RemotePath, is_url
-from alliage.checkpoints.writer import plan_layout, refuse_existing
+from alliage.checkpoints.writer import MAX_SHARD_BYTES, plan_layout, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.factors import plan_factors
 from alliage.merging.parameters import depth_of
@@ -33,6 +33,7 @@ def plan(
     out: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     threads: int = 1,
+    shard_bytes: int = MAX_SHARD_BYTES,
     resume: bool = False,
 ) -> Plan:
     """Open every model of a recipe and decide what becomes of each tensor.
@@ -45,13 +46,14 @@ def plan(
         out: where the result will go, to be checked with the rest.
         memory: bytes of anonymous memory that the merge may take.
         threads: workers.
+        shard_bytes: of tensors in one file of the output; a larger tensor has a file of its own.
         resume: whether an interrupted run to `out` is meant to go on.
 
     Raises:
         UsageError: the recipe itself is wrong.
     """
     method, arguments = recipe.settings()
-    made = Plan(recipe, method, arguments, memory=memory, threads=threads)
+    made = Plan(recipe, method, arguments, memory=memory, threads=threads, shard_bytes=shard_bytes)
     made.notes += recipe.notes
     _check_counts(made)
     if is_url(out):
@@ -214,7 +216,7 @@ def finish_layout(made: Plan) -> None:
         for name in (tensor.name, *tensor.copies)
     ]
     outputs += [(c.name, specs[c.source].dtype, specs[c.source].shape) for c in made.copied]
-    made.layout = plan_layout(outputs)
+    made.layout = plan_layout(outputs, max_shard_bytes=made.shard_bytes)
 
 
 def _check_arguments(made: Plan) -> None:
