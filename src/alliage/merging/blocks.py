@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from alliage.merging.plan import SAMPLE_SLICES, SLICE, Copied, MergedTensor, Plan
+from alliage.merging.plan import BLOCK, SAMPLE_SLICES, SLICE, Copied, MergedTensor, Plan
 
 Item = TypeVar("Item")
 
@@ -38,6 +38,43 @@ class Part(NamedTuple):
     number: int
     blocks: list[Block]
     nbytes: int
+
+
+class PartSeen:
+    """What was seen of a part so far; blocks may come in any order."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._count = 0
+        self._left = len(part.blocks)
+        self._doubtful: list[int] = []
+        self._guessed: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+
+    def guess(self, best: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What all blocks of the part are merged with: the best guess when it was begun."""
+        with self._lock:
+            if self._guessed is None:
+                self._guessed = best()
+            return self._guessed
+
+    def add(self, place: int, count: int, depends: bool) -> bool:
+        """Add a block; whether it was the last one."""
+        with self._lock:
+            self._count += count
+            self._left -= 1
+            if depends:
+                self._doubtful.append(place)
+            return self._left == 0
+
+    def entry(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "part": self.part.number,
+            "count": self._count,
+            "doubtful": sorted(self._doubtful),
+            "guessed": self._guessed,
+        }
 
 
 def cut(tensor: MergedTensor | Copied, numel: int, size: int) -> Iterator[Block]:
@@ -85,7 +122,7 @@ def spread(tensors: Sequence[MergedTensor]) -> Iterator[Block]:
     numel = ends[-1]
     if numel <= SAMPLE_SLICES * SLICE:
         for tensor in tensors:
-            yield from cut(tensor, tensor.spec.numel, SLICE * SLICE)
+            yield from cut(tensor, tensor.spec.numel, BLOCK)
         return
     for number in range(SAMPLE_SLICES):
         place = number * numel // SAMPLE_SLICES

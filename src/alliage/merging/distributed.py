@@ -8,7 +8,6 @@ output's folder by the same path, and the inputs by theirs or by their URLs.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from alliage.checkpoints.writer import Layout
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.errors import Problem, TransientError, UsageError
 from alliage.merging import tasks
-from alliage.merging.blocks import Block, cut, spread
-from alliage.merging.engine import Executor, Merge, PartSeen, subject
+from alliage.merging.blocks import Block, PartSeen, cut, spread
+from alliage.merging.engine import Executor, Merge, software, subject
 from alliage.merging.passes import Measured, Statistics, new_reduction
 from alliage.merging.plan import MergedTensor
-from alliage.merging.tasks import Answer, Job, Piece, locked_file, software
+from alliage.merging.tasks import Answer, Job, Piece, locked_file
 
 Item = TypeVar("Item")
 
@@ -107,7 +106,7 @@ def await_tasks(staging: Path, layout: Layout) -> None:
     first file while it writes.
 
     Raises:
-        ChildProcessError: they do not end.
+        TransientError: they do not end.
     """
     file = locked_file(staging, layout)
     fd = os.open(file, os.O_RDWR)
@@ -119,8 +118,9 @@ def await_tasks(staging: Path, layout: Layout) -> None:
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    what = "tasks of an interrupted run are still writing to it"
-                    raise ChildProcessError(errno.ECHILD, what, str(file)) from None
+                    what = "tasks of an interrupted run are still writing to it."
+                    fix = "Go on with it when they have ended."
+                    raise TransientError(Problem(str(file), what, fix)) from None
             time.sleep(_LOOK)
     finally:
         os.close(fd)
@@ -253,8 +253,9 @@ class RayMerge(Merge):
         Flaws are gathered for whoever ends the stage.
 
         Raises:
-            AlliageError: something else is wrong with the inputs.
-            OSError: as in the task; or a node is unfit, or one task lost its workers too often.
+            AlliageError: something else is wrong, as the task has found.
+            TransientError: a node cannot take part, or a task lost its workers too often.
+            OSError: as in the task.
         """
         ray, waiting = self._ray, enumerate(calls)
         running: dict[Any, int] = {}
@@ -283,12 +284,10 @@ class RayMerge(Merge):
         except exceptions.RayTaskError as error:
             raise error.cause from None
         except exceptions.RayError as error:
-            what = f"the Ray cluster lost a task: {str(error).splitlines()[0]}"
-            raise ChildProcessError(errno.ECHILD, what) from None
-        if answer.unfit:
-            raise ChildProcessError(errno.ECHILD, answer.unfit)
-        if answer.problems:
-            raise AlliageError(answer.problems)
+            what = f"lost a task: {str(error).splitlines()[0]}"
+            raise TransientError(Problem("the Ray cluster", what)) from None
+        if answer.error is not None:
+            raise answer.error(answer.problems)
         self.computing.flaws.update(answer.flaws)
         return answer.found
 

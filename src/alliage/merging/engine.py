@@ -20,7 +20,7 @@ from alliage.checkpoints.remote import is_url
 from alliage.checkpoints.upload import local_home, upload
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import Problem, UsageError
-from alliage.merging.blocks import Block, Part, for_each, parts_of
+from alliage.merging.blocks import Block, PartSeen, for_each, parts_of
 from alliage.merging.computing import Computing, computing_for
 from alliage.merging.factors import merge_factors
 from alliage.merging.heads import write_heads
@@ -84,6 +84,7 @@ def run(
         UsageError: `out` exists, another process is writing it, or an interrupted run was left
             there that this one does not go on with.
         AlliageError: the plan has problems, or the inputs hold NaN or infinity: all of them.
+        TransientError: the cluster lost a task, or one of its nodes cannot take part.
     """
     plan.raise_problems()
     notify = on_event or (lambda *_: None)
@@ -316,43 +317,6 @@ class Merge:
         for_each(items, work, self.plan.workers, lambda done: self.notify(stage, done, total))
 
 
-class PartSeen:
-    """What was seen of a part so far; blocks may come in any order."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self._count = 0
-        self._left = len(part.blocks)
-        self._doubtful: list[int] = []
-        self._guessed: dict[str, Any] | None = None
-        self._lock = threading.Lock()
-
-    def guess(self, best: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What all blocks of the part are merged with: the best guess when it was begun."""
-        with self._lock:
-            if self._guessed is None:
-                self._guessed = best()
-            return self._guessed
-
-    def add(self, place: int, count: int, depends: bool) -> bool:
-        """Add a block; whether it was the last one."""
-        with self._lock:
-            self._count += count
-            self._left -= 1
-            if depends:
-                self._doubtful.append(place)
-            return self._left == 0
-
-    def entry(self) -> dict[str, Any]:
-        """For the journal."""
-        return {
-            "part": self.part.number,
-            "count": self._count,
-            "doubtful": sorted(self._doubtful),
-            "guessed": self._guessed,
-        }
-
-
 def subject(plan: Plan) -> dict[str, Any]:
     """What makes two runs the same: the recipe, the inputs as they are now, the output's form."""
     assert plan.base is not None
@@ -366,11 +330,15 @@ def subject(plan: Plan) -> dict[str, Any]:
     }
 
 
+def software() -> dict[str, str]:
+    """The versions of what decides the last bits."""
+    packages = {name: version(name) for name in ("numba", "numpy", "torch")}
+    return {"alliage": alliage.__version__, **packages}
+
+
 def _journaled(plan: Plan, out: Path, device: str, resume: bool) -> JournaledFolder:
     """The output's folder; only what computes the same bytes goes on with an interrupted run."""
-    packages = {name: version(name) for name in ("numba", "numpy", "torch")}
-    made_by = {"device": device, "alliage": alliage.__version__, **packages}
-    what = {**subject(plan), "made by": made_by}
+    what = {**subject(plan), "made by": {"device": device, **software()}}
     return JournaledFolder(out, what, {"block": plan.block}, resume=resume)
 
 

@@ -7,19 +7,17 @@ import fcntl
 import os
 import platform
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import alliage
 from alliage.checkpoints.writer import Layout, TensorWriter
-from alliage.errors import AlliageError, Problem
+from alliage.errors import AlliageError, Problem, TransientError
 from alliage.merging.blocks import Block
 from alliage.merging.computing import computing_for
-from alliage.merging.engine import subject, torch_alone
+from alliage.merging.engine import software, subject, torch_alone
 from alliage.merging.passes import Measured, measure_group
 from alliage.merging.plan import Copied, MergedTensor
 from alliage.merging.planning import plan
@@ -66,24 +64,14 @@ class Answer:
     Attributes:
         found: the result.
         flaws: as `Computing.flaws`.
-        problems: whatever else is wrong with the inputs.
-        unfit: why this node cannot take part, or nothing.
+        error: the kind of another error that ended it, or nothing.
+        problems: of that error.
     """
 
     found: Any = None
     flaws: Mapping[tuple[str, str], Problem] = field(default_factory=dict)
+    error: type[AlliageError] | None = None
     problems: tuple[Problem, ...] = ()
-    unfit: str = ""
-
-
-class _Unfit(Exception):
-    """Raised where a node cannot take part."""
-
-
-def software() -> dict[str, str]:
-    """The versions of what decides the last bits."""
-    packages = {name: version(name) for name in ("numba", "numpy", "torch")}
-    return {"alliage": alliage.__version__, "python": platform.python_version(), **packages}
 
 
 def locked_file(staging: Path, layout: Layout) -> Path:
@@ -98,18 +86,21 @@ class _Session:
         """Plan, and see that it came to the same.
 
         Raises:
-            _Unfit: it did not, or the output's files are not there.
+            TransientError: it did not, or the output's files are not there.
         """
         _compare("versions", software(), job.software)
         self.plan = plan(job.recipe, memory=job.memory, threads=1)
         if self.plan.problems:
-            raise _Unfit("; ".join(map(str, self.plan.problems)))
+            raise TransientError(
+                [_on_this_node(f"{each.where}: {each.what}") for each in self.plan.problems]
+            )
         found = subject(self.plan)
         for part in ("inputs", "output"):
             _compare(part, found[part], job.subject[part])
         assert self.plan.layout is not None
         if not self.plan.layout.fills(job.staging):
-            raise _Unfit(f"{job.staging} is not the driver's: the nodes must share the output")
+            what = f"{job.staging} is not the driver's: all nodes must reach the output."
+            raise TransientError(_on_this_node(what))
         self.size = job.size
         self.writer = TensorWriter(job.staging, self.plan.layout, made=True)
         self.lock = os.open(locked_file(job.staging, self.plan.layout), os.O_RDONLY)
@@ -138,7 +129,12 @@ def _close(writer: TensorWriter, lock: int) -> None:
 def _compare(what: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
     differing = sorted(key for key in {**here, **there} if here.get(key) != there.get(key))
     if differing:
-        raise _Unfit(f"has other {what} than the driver: {', '.join(differing[:4])}")
+        named = ", ".join(differing[:4])
+        raise TransientError(_on_this_node(f"other {what} than in the driver: {named}."))
+
+
+def _on_this_node(what: str) -> Problem:
+    return Problem(f"node {platform.node()} of the cluster", what)
 
 
 _session = lru_cache(maxsize=1)(_Session)  # a worker process serves one merge after the other
@@ -146,24 +142,36 @@ _session = lru_cache(maxsize=1)(_Session)  # a worker process serves one merge a
 
 def work(job: Job, kind: Callable[..., Any], *arguments: Any) -> Answer:
     """One task: `kind` called with the process's session."""
+    flaws: dict[tuple[str, str], Problem] = {}
     try:
-        with contextlib.chdir(job.working):
+        with _in_folder(job.working):
             session = _session(job)
-            computing = session.computing
-            computing.flaws.clear()
+            flaws = session.computing.flaws
+            flaws.clear()
             fcntl.flock(session.lock, fcntl.LOCK_SH)
             try:
-                with torch_alone(computing):
-                    found = kind(session, *arguments)
-            except AlliageError as error:
-                named = set(computing.flaws.values())
-                others = tuple(problem for problem in error.problems if problem not in named)
-                return Answer(flaws=dict(computing.flaws), problems=others)
+                with torch_alone(session.computing):
+                    return Answer(kind(session, *arguments), flaws)
             finally:
                 fcntl.flock(session.lock, fcntl.LOCK_UN)
-        return Answer(found, dict(computing.flaws))
-    except (_Unfit, FileNotFoundError) as error:
-        return Answer(unfit=f"node {platform.node()}: {error}")
+    except AlliageError as error:
+        if set(error.problems) <= set(flaws.values()):
+            return Answer(flaws=flaws)
+        return Answer(flaws=flaws, error=type(error), problems=error.problems)
+
+
+@contextlib.contextmanager
+def _in_folder(path: str) -> Iterator[None]:
+    """Let relative paths count from the driver's folder."""
+    before = Path.cwd()
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise TransientError(_on_this_node(f"{path}: {error.strerror}.")) from None
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def sample(session: _Session, reduction: FirstPass, pieces: list[Piece]) -> FirstPass:
