@@ -332,6 +332,16 @@ def test_a_record_of_two_sizes_is_refused(tmp_path):
         alliage.open(tmp_path)
 
 
+def test_a_record_without_its_own_header_is_refused(tmp_path):
+    """Where its bytes begin stands there."""
+    file = saved(tmp_path, {"a": torch.ones(100)}) / "pytorch_model.bin"
+    content = bytearray(file.read_bytes())
+    content[content.index(b"pytorch_model/data/0") - 30] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(AlliageError, match="no header of its own"):
+        alliage.open(tmp_path)
+
+
 def test_views_of_one_storage_and_odd_strides_are_read_as_torch_reads_them(tmp_path):
     whole = torch.arange(12.0)
     tensors = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -152,8 +153,11 @@ def _records(path: Path) -> list[tuple[int, int]]:
                 if member.compress_size != member.file_size:
                     raise zipfile.BadZipFile(f"{member.filename} has two sizes")
                 if member.file_size and member.filename.partition("/")[2].startswith("data/"):
-                    file.seek(member.header_offset + _LOCAL_HEADER - 4)
-                    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+                    file.seek(member.header_offset)
+                    local = file.read(_LOCAL_HEADER)
+                    if not local.startswith(b"PK\3\4"):
+                        raise zipfile.BadZipFile(f"{member.filename} has no header of its own")
+                    name, extra = struct.unpack("<HH", local[-4:])
                     offset = member.header_offset + _LOCAL_HEADER + name + extra
                     found.append((offset, member.file_size))
     except Exception as error:  # zipfile, too, is not made for hostile input
