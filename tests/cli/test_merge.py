@@ -31,7 +31,8 @@ def test_options_instead_of_a_recipe(alliage, workspace):
 def test_a_list_for_each_model_may_be_yaml(alliage):
     line = "merge --method average sentiment topics --set weight=[0.5,0.25] --dry-run --json"
     done = alliage(line)
-    assert json.loads(done.stdout)["plan"]["arguments"] == {"weight": [0.5, 0.25], "normalize": True}
+    arguments = json.loads(done.stdout)["plan"]["arguments"]
+    assert arguments == {"weight": [0.5, 0.25], "normalize": True}
 
 
 def test_the_plan_alone_writes_nothing(alliage, workspace):

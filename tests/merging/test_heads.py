@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import alliage
+from alliage.checkpoints.labels import head_outputs
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan, run
 from tests.conftest import bert_config, shift
@@ -159,3 +160,19 @@ def test_labels_that_are_no_numbers_are_no_labels(family, tmp_path):
     head = json.loads((tmp_path / "out" / "heads" / "odd" / "head.json").read_text())
     assert head["labels"] is None
     assert head["num_labels"] == 2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "outputs"),
+    [
+        ({"classifier.weight": (3, 16), "classifier.bias": (3,)}, 3),
+        ({"pre_classifier.weight": (16, 16), "classifier.weight": (5, 16)}, 5),  # DistilBERT
+        ({"classifier.dense.weight": (16, 16), "classifier.out_proj.weight": (2, 16)}, 2),
+        ({"pooler.dense.weight": (16, 16), "classifier.weight": (4, 16)}, 4),  # DeBERTa
+        ({"classifier.dense.weight": (16, 16), "classifier.out_proj.weight": (16, 16)}, 16),
+        ({"classifier.bias": (7,)}, 7),
+        ({"classifier.scale": ()}, 1),
+    ],
+)
+def test_how_many_outputs_a_head_has(shapes, outputs):
+    assert head_outputs(shapes) == outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r"\d{1,9}")
@@ -27,3 +27,17 @@ def named(labels: Any) -> tuple[str, ...] | None:
     """Labels as a tuple; None where they are missing or only numbered."""
     names = tuple(map(str, labels or ()))
     return names if names and not all(map(_UNNAMED.fullmatch, names)) else None
+
+
+def head_outputs(shapes: Mapping[str, Sequence[int]]) -> int:
+    """How many outputs a head has, by its tensors: hidden layers of a head are square.
+
+    >>> head_outputs({"pre_classifier.weight": (768, 768), "classifier.weight": (3, 768)})
+    3
+    """
+    layers = [shape for _, shape in sorted(shapes.items()) if len(shape) == 2]
+    for outputs, inputs in layers:
+        if outputs != inputs:
+            return outputs
+    last = layers[-1] if layers else shapes[max(shapes)]
+    return last[0] if last else 1

@@ -11,7 +11,7 @@ import torch
 
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.labels import config_labels, named
+from alliage.checkpoints.labels import config_labels, head_outputs, named
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import read_json
 from alliage.data import Kind, Task
@@ -208,11 +208,10 @@ def _own_head(checkpoint: Checkpoint) -> _Head | None:
     record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
     recorded = record.get("labels")
     labels = tuple(recorded) if recorded else config_labels(checkpoint.config)
-    # The last layer of a head comes last by name too: dense < out_proj.
-    if checkpoint.adapter is None:
-        return _Head("body", labels, checkpoint.specs()[stored[-1]].shape[0])
-    last = checkpoint.adapter_saved[stored[-1]]
-    return _Head("adapter", labels, checkpoint.specs()[last].shape[0])
+    kind: Literal["body", "adapter"] = "body" if checkpoint.adapter is None else "adapter"
+    files = {name: checkpoint.adapter_saved.get(name, name) for name in stored}
+    shapes = {name: checkpoint.specs()[file].shape for name, file in files.items()}
+    return _Head(kind, labels, head_outputs(shapes))
 
 
 def _heads_beside(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import cpu_count
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
-from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import CONFIG, read_json
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
@@ -104,7 +103,6 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         }
         specs = {**merged.specs(), **head.specs()}
         config = merged.config
-        shapes = [spec.shape for name, spec in head.specs().items() if is_task_head(name)]
     for file in files:
         Path(str(file)).rename(folder.staging / names[file])
     places = {name: names[spec.file] for name, spec in sorted(specs.items())}
@@ -119,7 +117,7 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
     body.rmdir()
     folder.add_companions(adapter)  # a tokenizer of its own goes before the base's
     if config is not None:
-        folder.add_json(CONFIG, config | _decides(adapter, config, decided, shapes))
+        folder.add_json(CONFIG, config | _decides(adapter, config, decided))
     facts = {key: decided[key] for key in ("task", "kind", "labels")}
     described = provenance.describe(
         "apply", record["recipe"], record["inputs"], folder.staging, **facts
@@ -134,20 +132,15 @@ def _decides(
     adapter: Checkpoint,
     config: Mapping[str, Any],
     head: Mapping[str, Any],
-    shapes: Sequence[tuple[int, ...]],
 ) -> dict[str, Any]:
     """What config.json must say of the head: the architecture, and the labels by number."""
     found: dict[str, Any] = {}
     architecture = _architecture(adapter, config, head["kind"])
     if architecture is not None:
         found["architectures"] = [architecture]
-    layers = [shape for shape in shapes if len(shape) == 2]
-    if layers:
-        # Hidden layers of a head are square: dense, pre_classifier.
-        outputs, _ = next((shape for shape in layers if shape[0] != shape[1]), layers[0])
-        labels = head["labels"] or [f"LABEL_{number}" for number in range(outputs)]
-        found["id2label"] = dict(enumerate(labels))
-        found["label2id"] = {label: number for number, label in enumerate(labels)}
+    labels = head["labels"] or [f"LABEL_{number}" for number in range(head["num_labels"])]
+    found["id2label"] = dict(enumerate(labels))
+    found["label2id"] = {label: number for number, label in enumerate(labels)}
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alliage.checkpoints import Checkpoint, dtypes, provenance
-from alliage.checkpoints.labels import config_labels
+from alliage.checkpoints.labels import config_labels, head_outputs
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.computing import widened
@@ -50,8 +50,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         with TensorWriter(home, layout, resume=True) as writer:
             for name, stored in bare.items():
                 writer.copy(name, source, stored)
-        # The last layer of a head comes last by name too: dense < out_proj.
-        outputs = next(iter(specs[bare[max(bare)]].shape), 1)
+        outputs = head_outputs({name: specs[stored].shape for name, stored in bare.items()})
         described = _describe(source, outputs)
         folder.add_json(f"{FOLDER}/{_folder_name(vector.name)}/head.json", described)
 
