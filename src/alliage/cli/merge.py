@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,12 @@ def merge(
         os.cpu_count() or 1
     ),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    on: Annotated[
+        Literal["local", "ray"], typer.Option(help="Here, or on a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Its HOST:PORT; else RAY_ADDRESS, or a new local one.")
+    ] = None,
     dialect: Annotated[
         str | None,
         typer.Option(help="Whose method: paper, mergekit, peft, fusion_bench or sd_mecha."),
@@ -75,7 +81,15 @@ def merge(
         made.raise_problems()
         return
     with console.progress(quiet) as show:
-        record = run(made, str(out), device=device, resume=resume, on_event=show)
+        record = run(
+            made,
+            str(out),
+            device=device,
+            executor=on,
+            ray_address=ray_address,
+            resume=resume,
+            on_event=show,
+        )
     if json:
         document["run"] = {
             "out": str(record.out),

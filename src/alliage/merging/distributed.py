@@ -136,6 +136,7 @@ class RayMerge(Merge):
             uuid.uuid4().hex,
             self.plan.recipe,
             self.plan.memory,
+            self.plan.shard_bytes,
             self.size,
             subject(self.plan),
             software(),

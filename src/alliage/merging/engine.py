@@ -221,8 +221,8 @@ class Merge:
                 part = seen[number]
                 guessed = part.guess(self._guess)
                 block = part.part.blocks[place]
-                seen_here = self.computing.compute(block, self.given(block, guessed))
-                if part.add(place, seen_here.count, seen_here.depends):
+                found = self.computing.compute(block, self.given(block, guessed))
+                if part.add(place, found.count, found.depends):
                     self.done[number] = part.entry()
                     finish(part)
 

@@ -39,7 +39,7 @@ class Job:
 
     Attributes:
         key: tells jobs from each other.
-        recipe, memory: what is planned again, for one thread.
+        recipe, memory, shard_bytes: what is planned again, for one thread.
         size: elements of a block.
         subject: what the plan must come to, see `engine.subject`.
         software: versions that decide the last bits.
@@ -50,6 +50,7 @@ class Job:
     key: str
     recipe: MergeRecipe = field(compare=False)
     memory: int = field(compare=False)
+    shard_bytes: int = field(compare=False)
     size: int = field(compare=False)
     subject: Mapping[str, Any] = field(compare=False)
     software: Mapping[str, str] = field(compare=False)
@@ -89,7 +90,7 @@ class _Session:
             TransientError: it did not, or the output's files are not there.
         """
         _compare("versions", software(), job.software)
-        self.plan = plan(job.recipe, memory=job.memory, threads=1)
+        self.plan = plan(job.recipe, memory=job.memory, threads=1, shard_bytes=job.shard_bytes)
         if self.plan.problems:
             raise TransientError(
                 [_on_this_node(f"{each.where}: {each.what}") for each in self.plan.problems]
