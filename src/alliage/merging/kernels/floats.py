@@ -32,7 +32,10 @@ def widen(stored: Any, bits: Any) -> None:
 
 
 def narrow(bits: Any, stored: Any) -> Any:
-    """Round float32, given as bits, to the stored type; the largest magnitude's pattern of it."""
+    """Round float32, given as bits, to the stored type; the largest magnitude's pattern.
+
+    Of what is given and of what is stored: either alone may be finite.
+    """
     raise NotImplementedError("for compiled code")
 
 
@@ -59,9 +62,10 @@ def _narrow(bits: Any, stored: Any) -> Any:  # noqa: ARG001
     if stored.dtype == types.uint16:
 
         def to_bfloat16(bits: Any, stored: Any) -> Any:
-            """Round to nearest, ties to even; finite values only."""
+            """Round to nearest, ties to even; some NaN become zero, so their pattern counts too."""
             top = np.uint32(0)
             for i in range(len(stored)):
+                top = max(top, bits[i] & MAGNITUDE)
                 odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
                 rounded = (bits[i] + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
                 top = max(top, rounded & MAGNITUDE)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alliage.merging.kernels import Seen
-from alliage.merging.kernels.floats import NOT_FINITE, TILE, compiled, narrow, widen
+from alliage.merging.kernels.floats import MAGNITUDE, NOT_FINITE, TILE, compiled, narrow, widen
 from alliage.merging.kernels.magnitudes import Stored, measure, sample
 
 __all__ = ["measure", "merge", "sample"]
@@ -76,6 +76,10 @@ def _ties(
             widen(models[k, first : first + size], row_bits[k])
             for i in range(size):
                 row[i] -= origin[i]
+            # Known without a first pass, which would have looked for NaN; trimming hides it.
+            if threshold == 0 or threshold == np.inf:
+                for i in range(size):
+                    top = max(top, row_bits[k, i] & MAGNITUDE)
             if left[k] >= 0:
                 left[k] = _drop_equals(row[:size], threshold, left[k])
             for i in range(size):
