@@ -24,7 +24,7 @@ COMBINES = ("mean", "sum", "sum_by_count")
 
 
 def values(shape, code, seed):
-    """Coarse numbers, so that many are equal or cancel, with zeros of both signs, tiny and large."""
+    """Coarse numbers, so that many are equal or cancel; zeros of both signs, tiny and large."""
     draw = torch.Generator().manual_seed(seed)
     coarse = (torch.randn(shape, generator=draw) * 4).round() / 4
     kind = torch.randint(0, 8, shape, generator=draw)
@@ -252,10 +252,8 @@ def test_nan_that_no_first_pass_looks_at_is_named(tmp_path, kept):
 
 def test_merging_by_kernels_and_help_do_without_torch(tmp_path):
     names = family(tmp_path, [torch.bfloat16, torch.float32])
-    recipes = [
-        {"method": method, "base": str(tmp_path / "base"), "models": [str(tmp_path / n) for n in names]}
-        for method in ("average", "task_arithmetic", "ties")
-    ]  # fmt: skip
+    inputs = {"base": str(tmp_path / "base"), "models": [str(tmp_path / name) for name in names]}
+    recipes = [{"method": name, **inputs} for name in ("average", "task_arithmetic", "ties")]
     script = f"""
 import json, sys
 from alliage.merging import parse_recipe, plan, run
@@ -275,3 +273,12 @@ assert heavy == {{"numba"}}, heavy
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "merge" in done.stdout
+
+
+def test_a_change_of_what_kernels_share_compiles_them_again():
+    """Numba looks at each kernel's own file alone: its cache would go on with the old one."""
+    from alliage.merging.kernels import average, floats
+
+    assert average._average.py_func.__qualname__.endswith(floats._VERSION)
+    stored_as = average._average._cache._impl.filename_base
+    assert floats._VERSION in stored_as

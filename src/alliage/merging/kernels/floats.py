@@ -6,6 +6,9 @@ with an offset could be negative, for all it knows, and is not.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,11 +20,17 @@ TILE = 1024  # elements at a time: the tiles of all models stay in the first-lev
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 NOT_FINITE = np.uint32(0x7F800000)  # the smallest magnitude's pattern that is not a number
 
+_VERSION = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:12]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function on first use, without the interpreter's lock, and cache it on disk."""
+    """Compile a function on first use, without the interpreter's lock, and cache it on disk.
+
+    Numba compiles it again when its own file changes. It has this file's functions compiled into it
+    too, so its name in the cache tells one version of this file from the next.
+    """
+    function.__qualname__ += f"_{_VERSION}"
     made: _Function = njit(nogil=True, cache=True, error_model="numpy")(function)
     return made
 
