@@ -273,7 +273,9 @@ class TorchComputing(Computing):
         if method.guess is not None:
             count, depends = method.guess.look(tensors, **given)
         if method.unit == "tensor":
-            merged = method.function(tensors.reshape(-1, *tensor.spec.shape), **given)
+            if not tensors.isfinite().all():  # noted; decompositions would fail on it
+                return Seen()
+            merged = method.function(tensors.reshape(len(tensors), *tensor.spec.shape), **given)
         else:
             merged = method.function(tensors, **given)
         merged = merged.reshape(-1)

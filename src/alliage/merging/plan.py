@@ -13,12 +13,11 @@ from alliage.checkpoints.names import module_of
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.recipe import MergeRecipe
-from alliage.merging.registry import Method
+from alliage.merging.registry import SMALLEST_BLOCK, Method
 from alliage.vectors import Vector
 
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
-SMALLEST_BLOCK = 2**12
 SAMPLE_SLICES, SLICE = 4096, 256  # what a first pass is shown of a whole vector
 _COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
 _BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk

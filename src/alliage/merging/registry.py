@@ -49,6 +49,7 @@ Scope = Literal["model", "module", "tensor"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ENTRY_POINTS = "alliage.merge_methods"
+SMALLEST_BLOCK = 2**12  # elements; every block begins at a multiple of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,16 @@ def weighted_sum(tensors: Tensor, weight: PerModelNumber) -> Tensor:
     for tensor, factor in zip(tensors[1:], weights[1:], strict=True):
         total += tensor * factor
     return total
+
+
+def partial_sums(values: Tensor) -> list[float]:
+    """Sums of a block's elements, some at a time, in float64.
+
+    Added up by `math.fsum` over all blocks they give the same total wherever blocks end.
+    """
+    import torch
+
+    return [float(some.sum()) for some in torch.split(values.double(), SMALLEST_BLOCK)]
 
 
 @cache

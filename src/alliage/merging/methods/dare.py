@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from alliage.merging.methods.ties import Combine, Vote, ties
@@ -14,6 +15,7 @@ from alliage.merging.registry import (
     PerModelNumber,
     Scope,
     method,
+    partial_sums,
     per_model,
     weighted_sum,
 )
@@ -35,7 +37,7 @@ class KeptMagnitude:
         """Start with nothing seen."""
         self._models = models
         self._parameters = parameters
-        self._sums: dict[int, list[tuple[float, float]]] = {}
+        self._sums: dict[int, list[tuple[list[float], list[float]]]] = {}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -55,7 +57,7 @@ class KeptMagnitude:
         """Add a block's [n, m] magnitudes, before and after dropping."""
         kept = _drop(tensors, self._parameters["density"], uniform)
         sums = [
-            (float(before.abs().double().sum()), float(after.abs().double().sum()))
+            (partial_sums(before.abs()), partial_sums(after.abs()))
             for before, after in zip(tensors, kept, strict=True)
         ]
         with self._lock:
@@ -69,8 +71,8 @@ class KeptMagnitude:
             return None
         factors = []
         for model in range(self._models):
-            pairs = [self._sums[place][model] for place in sorted(self._sums)]
-            before, after = (math.fsum(column) for column in zip(*pairs, strict=True))
+            columns = zip(*(sums[model] for sums in self._sums.values()), strict=True)
+            before, after = (math.fsum(chain.from_iterable(column)) for column in columns)
             factors.append(before / after if min(before, after) >= _NOTHING else 1.0)
         return {"factors": factors}
 

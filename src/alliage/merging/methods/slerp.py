@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import In, Scope, method, weighted_sum
+from alliage.merging.registry import In, Scope, method, partial_sums, weighted_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class Cosine:
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
         """Start with nothing seen."""
-        self._products: dict[int, tuple[float, float, float]] = {}
+        self._products: dict[int, list[list[float]]] = {}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -42,17 +43,17 @@ class Cosine:
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Add a block's [2, m] products."""
         first, second = tensors.double()
-        one, other, both = first @ first, second @ second, first @ second
-        found = float(one), float(other), float(both)
+        pairs = (first, first), (second, second), (first, second)
+        found = [partial_sums(one * other) for one, other in pairs]
         with self._lock:
             self._products[place] = found
 
     def result(self) -> Mapping[str, Any] | None:
-        """The {"cosine": float}; sums in the order of the blocks, whoever saw them first."""
+        """The {"cosine": float}, the same whoever saw which block."""
         if not self._products:
             return None
-        rows = [self._products[place] for place in sorted(self._products)]
-        one, other, both = (math.fsum(column) for column in zip(*rows, strict=True))
+        columns = zip(*self._products.values(), strict=True)
+        one, other, both = (math.fsum(chain.from_iterable(column)) for column in columns)
         return {"cosine": _cosine(math.sqrt(one), math.sqrt(other), both)}
 
 
