@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from alliage.checkpoints import provenance
+from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
@@ -81,13 +81,18 @@ def write_provenance(
     folder.add_text("README.md", model_card(folder.out.name, summary, record))
 
 
-def _restacked(config: dict[str, Any], layers: tuple[int, ...]) -> dict[str, Any]:
+def _restacked(
+    config: dict[str, Any], layers: tuple[tuple[Checkpoint, int], ...]
+) -> dict[str, Any]:
     """The settings of a stack of other layers: their number, and lists with a value for each."""
     counts = [key for key in _LAYER_COUNTS if isinstance(config.get(key), int)]
     before = config[counts[0]] if counts else None
     for key in counts:
         config[key] = len(layers)
     for key, value in config.items():
-        if isinstance(value, list) and len(value) == before and max(layers) < len(value):
-            config[key] = [value[layer] for layer in layers]
+        if not isinstance(value, list) or len(value) != before:
+            continue
+        given = [((donor.config or {}).get(key) or value, layer) for donor, layer in layers]
+        if all(layer < len(values) for values, layer in given):
+            config[key] = [values[layer] for values, layer in given]
     return config

@@ -78,7 +78,7 @@ class Plan:
         copied: tensors that are copied from the base as they are.
         left_apart: model -> its task heads' names; they are kept in folders of their own.
         layout: the output's files; None where problems forbid one.
-        layer_sources: for each layer of the output the first model's, where slices stack layers.
+        layer_sources: where slices stack layers, whose layer, and which, sets up each of them.
         tokenizer: whose tokenizer the output gets.
         dropped: the base's task heads, which decide none of the merged tasks.
         errors: whatever keeps the plan from being run.
@@ -98,7 +98,7 @@ class Plan:
     copied: list[Copied] = field(default_factory=list)
     left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
     layout: Layout | None = None
-    layer_sources: tuple[int, ...] | None = None
+    layer_sources: tuple[tuple[Checkpoint, int], ...] | None = None
     tokenizer: Checkpoint | None = None
     dropped: list[str] = field(default_factory=list)
     errors: list[AlliageError] = field(default_factory=list)

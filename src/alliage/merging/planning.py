@@ -20,8 +20,8 @@ from alliage.merging.parameters import depth_of
 from alliage.merging.plan import DEFAULT_MEMORY, Copied, MergedTensor, Plan, Source, folder_of
 from alliage.merging.recipe import MergeRecipe, split_lora
 from alliage.merging.registry import Method
-from alliage.merging.stacking import plan_stack
-from alliage.vectors import Combination, TaskVector, Vector
+from alliage.merging.stacking import adapted, plan_stack
+from alliage.vectors import TaskVector, Vector
 from alliage.vectors import open as open_vector
 
 _Result = TypeVar("_Result")
@@ -138,11 +138,10 @@ def _open_model(ref: str, base: Checkpoint, name: str | None) -> Vector:
     if adapter is None:
         return open_vector(model, base, name=name)
     tuned = open_checkpoint(model)
-    applied = open_vector(adapter, tuned, name=name)
     if tuned.path == base.path:
-        return applied
-    both: Vector = Combination([(1.0, TaskVector(base, tuned)), (1.0, applied)])
-    return both.named(name or f"{tuned.name}+{applied.name}")
+        return open_vector(adapter, tuned, name=name)
+    both = adapted(TaskVector(base, tuned), tuned, adapter)
+    return both.named(name) if name is not None else both
 
 
 def _open_tokenizer(made: Plan) -> Checkpoint | None:

@@ -38,8 +38,12 @@ def plan_stack(made: Plan) -> None:
     made.vectors = [_open(made, base, ref) for ref in recipe.refs]
     problems: list[Problem] = []
     starts = list(accumulate((part.length for part in recipe.slices), initial=0))
+    delta = made.method.space == "delta"
+    donors = [made.vectors[numbers[part.models[0].model]] for part in recipe.slices]
     made.layer_sources = tuple(
-        layer for part in recipe.slices for layer in range(*part.models[0].layers)
+        (base if delta else donor.checkpoints[0], layer)
+        for part, donor in zip(recipe.slices, donors, strict=True)
+        for layer in range(*part.models[0].layers)
     )
 
     def add(name: str, index: int, names: list[str], depth: float) -> None:
@@ -49,14 +53,17 @@ def plan_stack(made: Plan) -> None:
         lacking = [
             Problem(f"{entry.model}: {own}", "is not in the model.")
             for entry, own, vector in zip(entries, names, found, strict=True)
-            if own not in vector.shapes
+            if own not in (base.specs() if delta else vector.shapes)
         ]
         if lacking:
             problems.extend(lacking)
             return
-        spec = found[0].source(names[0])
+        if delta and not any(names[0] in vector.shapes for vector in found):
+            lay_out(made, name, base.specs()[names[0]], (), {})
+            return
+        spec = base.specs()[names[0]] if delta else found[0].source(names[0])
         for entry, own, vector in zip(entries, names, found, strict=True):
-            if vector.shapes[own] != spec.shape:
+            if vector.shapes.get(own, spec.shape) != spec.shape:
                 what = f"has the shape {list(vector.shapes[own])}, expected {list(spec.shape)}."
                 problems.append(Problem(f"{entry.model}: {own}", what))
         sources = tuple(
@@ -75,14 +82,15 @@ def plan_stack(made: Plan) -> None:
             add(name, index, [name] * len(recipe.slices[index].models), depth)
         else:
             lay_out(made, name, spec, (), {})
+    body = [n for n, spec in base.specs().items() if spec.is_weight and n not in base.ties]
     for index, part in enumerate(recipe.slices):
-        donor = made.vectors[numbers[part.models[0].model]]
         for step in range(part.length):
             layers = [entry.layers[0] + step for entry in part.models]
-            here = [name for name in donor.shapes if layer_of(name) == layers[0]]
+            given = body if delta else donors[index].shapes
+            here = [name for name in given if layer_of(name) == layers[0]]
             if not here:
                 what = f"has no layer {layers[0]}."
-                problems.append(Problem(part.models[0].model, what))
+                problems.append(Problem(base.ref if delta else part.models[0].model, what))
             for own in here:
                 name = _at(own, starts[index] + step)
                 depth = depth_of(name, part.length, first=starts[index], dialect=recipe.dialect)
@@ -109,7 +117,23 @@ def _open(made: Plan, base: Checkpoint, ref: str) -> Vector:
         vector = WholeModel(tuned)
     if adapter is None:
         return vector
+    if made.method.space == "delta" and tuned.path == base.path:
+        return open_vector(adapter, tuned)
+    return adapted(vector, tuned, adapter)
+
+
+def adapted(vector: Vector, tuned: Checkpoint, adapter: str) -> Vector:
+    """A tuned model's vector with one of its adapters applied.
+
+    Raises:
+        AlliageError: the adapter changes what the vector does not have by that name.
+    """
     applied = open_vector(adapter, tuned)
+    unknown = [name for name in applied.shapes if name not in vector.shapes]
+    if unknown:
+        what = f"changes {unknown[0]} of {tuned.ref}, which the base does not have by this name."
+        fix = "Apply the adapter first (alliage apply), and merge what that makes."
+        raise AlliageError(Problem(adapter, what, fix))
     both: Vector = Combination([(1.0, vector), (1.0, applied)])
     return both.named(f"{tuned.name}+{applied.name}")
 

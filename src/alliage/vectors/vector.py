@@ -131,15 +131,24 @@ class Combination(Vector):
         import torch
 
         total = torch.zeros(stop - start)
+        first = self.terms[0][1].base
         for factor, vector in self.terms:
             if parameter in vector.shapes:
+                # `base` is not what an adapter of a tuned model counts from.
+                own = base if _is_one(first, vector.base) else None
                 # Product and sum apart: a fused one rounds by the element's place in the block.
-                total.add_(vector.block(parameter, start, stop, base).mul(factor))
+                total.add_(vector.block(parameter, start, stop, own).mul(factor))
         return total
 
     def source(self, parameter: str) -> TensorSpec:
         """Where the first term with that parameter lies."""
         return next(v.source(parameter) for _, v in self.terms if parameter in v.shapes)
+
+
+def _is_one(base: Checkpoint | None, other: Checkpoint | None) -> bool:
+    if base is None or other is None:
+        return base is other
+    return base.path == other.path
 
 
 def check_parameter(vector: Vector, parameter: str) -> None:
