@@ -14,6 +14,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from alliage.checkpoints import remote
+from alliage.errors import TransientError
+from alliage.merging import parse_recipe, plan, run
+from tests.checkpoints.servers import Proxy, web_server
+
 ALLIAGE = Path(sys.executable).with_name("alliage")
 PARTS = 12  # of the output, 4 MiB each
 _TOKENIZER_BYTES = 8 * 2**20
@@ -224,6 +229,37 @@ def test_an_output_that_appeared_meanwhile_is_not_touched(inputs, whole, tmp_pat
     assert content(out) == {"mine": b"precious"}
     shutil.rmtree(out)
     assert goes_on(inputs, out, whole)["parts_kept"] == PARTS
+
+
+def test_a_network_that_fails_meanwhile_costs_no_finished_part(inputs, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    out, left = tmp_path / "out", tmp_path / ".out.partial" / "journal"
+
+    def arithmetic(home):
+        models = [f"{home}/a", str(inputs / "b")]
+        chosen = {"method": "task_arithmetic", "base": str(inputs / "base"), "models": models}
+        return plan(parse_recipe(chosen), resume=True)
+
+    with web_server(inputs) as url:
+        proxy = Proxy(url)
+
+        def fail(stage, done, total):
+            if stage == "merging" and 2 * done >= total:
+                while not left.read_bytes().count(b'"part"'):
+                    time.sleep(0.001)
+                proxy.limit = 0
+                monkeypatch.setattr(remote, "_PATIENCE", 1.0)
+
+        with pytest.raises(TransientError, match=r"/a/model\.safetensors: cannot be") as caught:
+            run(arithmetic(proxy.url), out, on_event=fail)
+        assert "Go on with --resume" in caught.value.__notes__[0]
+        proxy.limit = None
+        monkeypatch.undo()
+        assert 0 < run(arithmetic(proxy.url), out, resume=True).parts_kept < PARTS
+        proxy.close()
+    run(arithmetic(inputs), tmp_path / "whole")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def in_own_mounts(script, disk, *arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from alliage.errors import AlliageError, Problem, UsageError, nearest
+from alliage.errors import Problem, TransientError, UsageError, nearest
 
 WEB = ("http", "https")
 _S3 = ("s3", "s3a")
@@ -54,8 +54,8 @@ def explained(url: str, error: Exception, wait: float) -> Exception:
         wait: seconds that were given to the request.
 
     Returns:
-        FileNotFoundError, NotADirectoryError and FileExistsError as they are; else an AlliageError
-        that says what is missing: a package, credentials, permission, an answer.
+        FileNotFoundError, NotADirectoryError and FileExistsError as they are; a UsageError where a
+        package is missing; else a TransientError: no credentials, no permission, no answer.
     """
     error = _cause(error)
     protocol = url.partition("://")[0]
@@ -74,12 +74,12 @@ def explained(url: str, error: Exception, wait: float) -> Exception:
         fix = nearest(protocol, ["s3", "gs", "abfs", "https", "memory", "file"])
         return UsageError(Problem(url, f"unknown protocol {protocol!r}.", fix))
     if kind in _NO_CREDENTIALS:
-        return AlliageError(Problem(url, f"no credentials: {text}.", _where_from(protocol)))
+        return TransientError(Problem(url, f"no credentials: {text}.", _where_from(protocol)))
     if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
-        return AlliageError(Problem(url, f"access refused: {text}.", _where_from(protocol)))
+        return TransientError(Problem(url, f"access refused: {text}.", _where_from(protocol)))
     if isinstance(error, TimeoutError) and not text:
         text = f"no answer within {wait:.0f} s"
-    return AlliageError(Problem(url, f"cannot be reached or read: {text} ({kind})."))
+    return TransientError(Problem(url, f"cannot be reached or read: {text} ({kind})."))
 
 
 def _where_from(protocol: str) -> str:

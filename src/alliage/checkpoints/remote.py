@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alliage.checkpoints.filesystems import WEB, connect, explained
-from alliage.errors import AlliageError, Problem, UsageError, nearest
+from alliage.errors import AlliageError, Problem, TransientError, UsageError, nearest
 
 _PIECE = 16 * 2**20  # bytes of one request
 _PATIENCE = 60.0  # seconds that one request may take
@@ -234,7 +234,7 @@ class RemoteBytes:
         if len(data) < count:
             self.check_unchanged()
             what = f"{count} bytes asked for at {offset}, {len(data)} received."
-            raise AlliageError(Problem(str(self.path), what, "Try again."))
+            raise TransientError(Problem(str(self.path), what, "Try again."))
         buffer[:count] = data
         return count
 
