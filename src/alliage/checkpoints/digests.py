@@ -2,8 +2,8 @@
 
 A digest is remembered under what the file system knows of the file: device, inode, size, times of
 modification and of change. The last one no program can set back, so a file whose bytes changed is
-hashed again. What changed within the last seconds is not remembered: the clock of a file system
-may be too coarse to tell the next change from it.
+hashed again. What changed within the last seconds is not remembered, or only for one job that holds
+it open: the clock of a file system may be too coarse to tell the next change from it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ _LEAST = 2**20  # bytes; smaller files are hashed as fast as looked up
 _SETTLED = 3.0  # seconds
 
 _found: dict[str, Future[str]] = {}  # by this process; a second one waits for the first
+_young: set[str] = set()  # of them, forgotten when the jobs that began early are done
+_jobs: set[object] = set()
 _lock = threading.Lock()
 
 
@@ -55,7 +58,11 @@ def sha256(path: Path | RemotePath) -> str:
             digest = recomputed(path)
             if time.time() - max(times) / 1e9 > _SETTLED:
                 _write(note, digest)
+            else:
+                with _lock:
+                    _young.add(key)
         known.set_result(digest)
+        _forget_young()
     except BaseException as error:
         with _lock:
             del _found[key]
@@ -85,6 +92,8 @@ def begun_early(paths: Iterable[Path | RemotePath]) -> Iterator[None]:
         with contextlib.suppress(OSError):  # whoever asks for it will see
             sha256(path)
 
+    job = object()
+    _jobs.add(job)
     pool = ThreadPoolExecutor(1, thread_name_prefix="alliage-sha256")
     for path in paths:
         if isinstance(path, Path):
@@ -93,12 +102,20 @@ def begun_early(paths: Iterable[Path | RemotePath]) -> Iterator[None]:
         yield
     finally:
         pool.shutdown(cancel_futures=True)
+        _jobs.discard(job)
+        _forget_young()
+
+
+def _forget_young() -> None:
+    with _lock:
+        while _young and not _jobs:
+            _found.pop(_young.pop(), None)
 
 
 def _read(note: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         digest = note.read_text(encoding="ascii")
-        if len(digest) == 64:
+        if re.fullmatch("[0-9a-f]{64}", digest):
             return digest
     return None
 
@@ -108,5 +125,8 @@ def _write(note: Path, digest: str) -> None:
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         draft = note.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        draft.write_text(digest, encoding="ascii")
-        draft.replace(note)
+        try:
+            draft.write_text(digest, encoding="ascii")
+            draft.replace(note)
+        except OSError:
+            draft.unlink(missing_ok=True)
