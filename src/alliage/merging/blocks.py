@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from alliage.merging.plan import BLOCK, SAMPLE_SLICES, SLICE, Copied, MergedTensor, Plan
+from alliage.merging.plan import BLOCK, SAMPLE, Copied, MergedTensor, Plan
 
 Item = TypeVar("Item")
 
@@ -116,19 +116,20 @@ def parts_of(plan: Plan, size: int) -> list[Part]:
     return parts
 
 
-def spread(tensors: Sequence[MergedTensor]) -> Iterator[Block]:
-    """Short slices at even distances over some tensors; all of them where they are small."""
+def spread(tensors: Sequence[MergedTensor], size: int) -> Iterator[Block]:
+    """Slices of `size` elements at even distances over some tensors; all where they are small."""
     ends = list(accumulate(tensor.spec.numel for tensor in tensors))
     numel = ends[-1]
-    if numel <= SAMPLE_SLICES * SLICE:
+    if numel <= SAMPLE:
         for tensor in tensors:
             yield from cut(tensor, tensor.spec.numel, BLOCK)
         return
-    for number in range(SAMPLE_SLICES):
-        place = number * numel // SAMPLE_SLICES
+    count = SAMPLE // size
+    for number in range(count):
+        place = number * numel // count
         index = bisect.bisect_right(ends, place)
         start = place - (ends[index - 1] if index else 0)
-        yield Block(tensors[index], start, min(start + SLICE, tensors[index].spec.numel))
+        yield Block(tensors[index], start, min(start + size, tensors[index].spec.numel))
 
 
 def for_each(

@@ -18,7 +18,6 @@ import numpy as np
 from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
-from alliage.merging import kernels
 from alliage.merging.blocks import Block
 from alliage.merging.kernels import Seen
 from alliage.merging.plan import Copied, MergedTensor, Plan
@@ -40,16 +39,14 @@ def computing_for(plan: Plan, writer: TensorWriter | None, device: str = "cpu") 
         writer: of the output; None where nothing but first passes are computed.
         device: "cpu" or "cuda".
     """
-    kernel = kernel_for(plan) if device == "cpu" else None
+    kernel = plan.kernel if device == "cpu" else None
     if kernel is not None:
         return KernelComputing(plan, writer, kernel)
     return TorchComputing(plan, writer, device)
 
 
-def kernel_for(plan: Plan) -> ModuleType | None:
-    """The compiled kernel for a plan's blocks; only full models' have stored values to read."""
-    stored = all(isinstance(vector, TaskVector | WholeModel) for vector in plan.vectors)
-    return kernels.find(plan.method.name) if stored and plan.method.unit == "block" else None
+class NotFiniteError(AlliageError):
+    """Inputs hold NaN or infinity, or the output would: all that were seen."""
 
 
 class Computing(ABC):
@@ -133,11 +130,11 @@ class Computing(ABC):
         """Name the flawed inputs; the outputs they spoil only where no input is to blame.
 
         Raises:
-            AlliageError: there are some.
+            NotFiniteError: there are some.
         """
         inputs = [key for key in sorted(self.flaws) if key[0] != "output"]
         if self.flaws:
-            raise AlliageError([self.flaws[key] for key in inputs or sorted(self.flaws)])
+            raise NotFiniteError([self.flaws[key] for key in inputs or sorted(self.flaws)])
 
 
 class KernelComputing(Computing):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from alliage.merging.blocks import Block, cut, for_each, spread
-from alliage.merging.computing import Computing
+from alliage.merging.computing import Computing, NotFiniteError
 from alliage.merging.plan import MergedTensor, Plan
 from alliage.merging.registry import FirstPass, PerBlock
 
@@ -97,7 +98,9 @@ def measure(plan: Plan, computing: Computing, size: int, notify: OnEvent) -> Sta
     else:
 
         def work(number: int) -> None:
-            found[number] = measure_group(plan, groups[number], computing, size, 1, lambda *_: None)
+            with contextlib.suppress(NotFiniteError):  # raised when all groups were seen
+                group = groups[number]
+                found[number] = measure_group(plan, group, computing, size, 1, lambda *_: None)
 
         for_each(
             range(len(groups)),
@@ -120,7 +123,7 @@ def measure_group(
 ) -> tuple[Measured, int]:
     """One group's result, and how many passes it took."""
     reduction = new_reduction(plan, group)
-    for_each(spread(group), lambda block: computing.sample(block, reduction), threads)
+    for_each(spread(group, plan.slice), lambda block: computing.sample(block, reduction), threads)
     blocks = list(enumerate(_blocks(group, size)))
     passes, result = 0, reduction.result()
     while result is None:

@@ -6,19 +6,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from alliage.checkpoints import Checkpoint, TensorSpec
 from alliage.checkpoints.names import module_of
+from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
+from alliage.merging import kernels
 from alliage.merging.recipe import MergeRecipe
 from alliage.merging.registry import SMALLEST_BLOCK, Method
-from alliage.vectors import Vector
+from alliage.vectors import TaskVector, Vector, WholeModel
 
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
-SAMPLE_SLICES, SLICE = 4096, 256  # what a first pass is shown of a whole vector
+_REMOTE_BLOCK = 2**22  # the same from URLs, where every read is a journey
+SAMPLE = 2**20  # elements that a first pass is shown of a whole vector, in slices
+_SLICE, _REMOTE_SLICE = 2**8, 2**13
 _COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
 _BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
 _KERNEL_SECONDS, _TORCH_SECONDS = 1e-9, 2e-8  # for one element of one model
@@ -154,7 +159,7 @@ class Plan:
         first_pass, groups = self.method.first_pass, self.groups()
         if first_pass is None or not groups:
             return 0
-        sampled = min(SAMPLE_SLICES * SLICE, sum(tensor.spec.numel for tensor in groups[0]))
+        sampled = min(SAMPLE, sum(tensor.spec.numel for tensor in groups[0]))
         at_once = min(self.threads, len(groups))
         return at_once * first_pass.memory(self.sources_at_once, sampled)
 
@@ -174,11 +179,30 @@ class Plan:
         return self._fixed_memory + self._bytes_per_element * SMALLEST_BLOCK * self.threads
 
     @property
+    def remote(self) -> bool:
+        """Whether an input is read from a URL."""
+        inputs = [c for vector in self.vectors for c in vector.checkpoints]
+        inputs += [self.base] if self.base is not None else []
+        return any(isinstance(each.path, RemotePath) for each in inputs)
+
+    @property
+    def kernel(self) -> ModuleType | None:
+        """The compiled kernel for its blocks; only full models have stored values to read."""
+        stored = all(isinstance(vector, TaskVector | WholeModel) for vector in self.vectors)
+        return kernels.find(self.method.name) if stored and self.method.unit == "block" else None
+
+    @property
+    def slice(self) -> int:
+        """Elements of the slices that a first pass is shown before it sees all."""
+        return _REMOTE_SLICE if self.remote else _SLICE
+
+    @property
     def block(self) -> int:
         """Elements of a block, so that all threads together stay within `memory`."""
         left = self.memory - self._fixed_memory
         fitting = left // (self._bytes_per_element * self.threads)
-        return max(SMALLEST_BLOCK, min(BLOCK, fitting // SMALLEST_BLOCK * SMALLEST_BLOCK))
+        largest = _REMOTE_BLOCK if self.remote else BLOCK
+        return max(SMALLEST_BLOCK, min(largest, fitting // SMALLEST_BLOCK * SMALLEST_BLOCK))
 
     @property
     def working_memory(self) -> int:
@@ -207,9 +231,7 @@ class Plan:
 
     def estimate_seconds(self) -> float:
         """About how long a run will take on a common machine."""
-        from alliage.merging.computing import kernel_for
-
-        each = _KERNEL_SECONDS if kernel_for(self) is not None else _TORCH_SECONDS
+        each = _KERNEL_SECONDS if self.kernel is not None else _TORCH_SECONDS
         computing = each * self.numel * self.sources_at_once / self.workers
         return computing + (self.bytes_to_read + 2 * self.bytes_to_write) / _BYTES_PER_SECOND
 
