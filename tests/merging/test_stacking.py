@@ -276,3 +276,17 @@ def test_an_adapter_alone_has_no_layers_to_stack(tuned):
     lora(home / "lora", home / "bare-a")
     made = plan(slices(home, ("lora", 0, 2)))
     assert "is an adapter: layers are taken from full models" in str(made.problems[0])
+
+
+def test_heads_are_kept_beside_a_stack(tuned):
+    home, held = tuned
+    for number, name in enumerate("ab"):
+        head = {"classifier.weight": torch.full((2, 4), float(number))}
+        body = {"bert." + key: tensor for key, tensor in held[name].items()}
+        store(home / name / "model", body | head)
+    parts = [[("a/model", 0, 1), ("b/model", 0, 1)]]
+    run(plan(slices(home, *parts, method="ties", base=str(home / "base"))), home / "out")
+    for number, name in enumerate(("model", "model-2")):
+        kept = load_file(home / "out" / "heads" / name / "head.safetensors")
+        assert torch.equal(kept["classifier.weight"], torch.full((2, 4), float(number)))
+    assert "classifier.weight" not in load_file(home / "out" / "model.safetensors")

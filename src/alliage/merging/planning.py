@@ -129,7 +129,7 @@ def _open_models(made: Plan) -> None:
         vector = _attempt(made, partial(_open_model, entry.model, made.base, entry.name))
         if vector is not None:
             made.vectors.append(vector)
-    _make_names_unique(made.vectors)
+    make_names_unique(made.vectors)
 
 
 def _open_model(ref: str, base: Checkpoint, name: str | None) -> Vector:
@@ -154,12 +154,7 @@ def _open_tokenizer(made: Plan) -> Checkpoint | None:
 def _plan_blocks(made: Plan) -> None:
     base = made.base
     assert base is not None
-    full = [vector for vector in made.vectors if isinstance(vector, TaskVector)]
-    for vector in full:  # a head that some models decide other things with is nobody's to merge
-        vector.set_apart(
-            [n for n in vector.shapes if is_task_head(n) and any(n not in v.shapes for v in full)]
-        )
-    made.left_apart = {vector.name: vector.heads for vector in made.vectors if vector.heads}
+    set_heads_apart(made)
     changed = {name for vector in made.vectors for name in vector.shapes}
     if not changed:
         made.errors.append(
@@ -182,6 +177,16 @@ def _plan_blocks(made: Plan) -> None:
         sources = tuple(Source(number, name) for number in range(len(made.vectors)))
         lay_out(made, name, spec, sources, arguments)
     finish_layout(made)
+
+
+def set_heads_apart(made: Plan) -> None:
+    """Keep each model's own task heads beside what is merged."""
+    full = [vector for vector in made.vectors if isinstance(vector, TaskVector)]
+    for vector in full:  # a head that some models decide other things with is nobody's to merge
+        vector.set_apart(
+            [n for n in vector.shapes if is_task_head(n) and any(n not in v.shapes for v in full)]
+        )
+    made.left_apart = {vector.name: vector.heads for vector in made.vectors if vector.heads}
 
 
 def lay_out(
@@ -273,7 +278,7 @@ def _check_disk(made: Plan, out: Path) -> None:
         made.errors.append(AlliageError(Problem(str(out), what, "Make room, or write elsewhere.")))
 
 
-def _make_names_unique(vectors: Iterable[Vector]) -> None:
+def make_names_unique(vectors: Iterable[Vector]) -> None:
     """Number models of one name: each has its folder of heads and its line in tables."""
     taken: set[str] = set()
     for vector in vectors:

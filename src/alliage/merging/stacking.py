@@ -27,7 +27,12 @@ def plan_stack(made: Plan) -> None:
     Raises:
         AlliageError: a model lacks a layer or tensor; all of them.
     """
-    from alliage.merging.planning import finish_layout, lay_out
+    from alliage.merging.planning import (
+        finish_layout,
+        lay_out,
+        make_names_unique,
+        set_heads_apart,
+    )
 
     base, recipe = made.base, made.recipe
     if base is None:
@@ -36,6 +41,8 @@ def plan_stack(made: Plan) -> None:
         raise UsageError(Problem("slices", f"{made.method.name} merges adapters, not layers."))
     numbers = {ref: number for number, ref in enumerate(recipe.refs)}
     made.vectors = [_open(made, base, ref) for ref in recipe.refs]
+    make_names_unique(made.vectors)
+    set_heads_apart(made)
     problems: list[Problem] = []
     starts = list(accumulate((part.length for part in recipe.slices), initial=0))
     delta = made.method.space == "delta"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ def merge(base: Stored, models: Stored, out: Stored, **arguments: Any) -> Seen: 
     """Write average(models) for a block."""
     shares = np.asarray(arguments["weight"], np.float64)
     if arguments["normalize"]:
-        shares = shares / shares.sum()
+        shares = shares / math.fsum(shares)
     top = _average(models, shares.astype(np.float32), out)
     return Seen(finite=bool(top < NOT_FINITE))
 

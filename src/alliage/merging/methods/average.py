@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
@@ -37,5 +38,5 @@ def average(
 
     shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights))
     if normalize:
-        shares = shares / shares.sum()
+        shares = shares / math.fsum(shares.tolist())
     return weighted_sum(weights, shares.to(weights.dtype))
