@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from urllib.parse import urlsplit
 
 from alliage.checkpoints.writer import Layout
 from alliage.errors import Problem, TransientError, UsageError
@@ -33,7 +35,7 @@ Item = TypeVar("Item")
 _RUN = 2**25  # elements of a vector that one task of a first pass looks at
 _SAMPLED_RUN = 2**17
 _AHEAD = 2  # tasks waiting or running, for each core
-_PATIENCE = 60.0  # seconds for tasks of a dead driver to end
+_PATIENCE = 60.0  # seconds for a cluster to answer, and for tasks of a dead driver to end
 _LOOK = 0.05  # seconds between looks whether they have
 
 
@@ -87,8 +89,9 @@ def cluster(address: str | None) -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a merge tells nobody
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = address or os.environ.get("RAY_ADDRESS", "a Ray cluster")
         what = f"cannot be reached: {str(error).strip().splitlines()[0]}"
         raise UsageError(Problem(where, what, "Give --ray-address HOST:PORT.")) from None
@@ -96,6 +99,13 @@ def cluster(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens at HOST:PORT; ray itself would try for many minutes."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=_PATIENCE).close()
 
 
 def await_tasks(staging: Path, layout: Layout) -> None:
@@ -170,8 +180,8 @@ class RayMerge(Merge):
             "first pass",
             calls,
             list(map(len, runs)),
-            # Without a result, flaws were found: they are raised when all groups are through.
-            lambda run, measured: found.update(zip(runs[run], measured or (), strict=False)),
+            # Fewer results are there where flaws were found, which are raised below.
+            lambda run, measured: found.update(zip(runs[run], measured, strict=False)),
         )
         self.computing.raise_flaws()
         return [found[number] for number in range(len(groups))]
@@ -179,7 +189,7 @@ class RayMerge(Merge):
     def _measure_divided(self, group: list[MergedTensor]) -> tuple[Measured, int]:
         """A group whose blocks are shared by many tasks, as `passes.measure_group`."""
         reduction: Any = new_reduction(self.plan, group)
-        runs = _runs(list(spread(group)), _numel, _SAMPLED_RUN)
+        runs = _runs(list(spread(group, self.plan.slice)), _numel, _SAMPLED_RUN)
         samples: dict[int, Any] = {}
         fork = self._ray.put(reduction.fork())
         calls = [(tasks.sample, fork, _pieces(run)) for run in runs]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from alliage.checkpoints.writer import Layout, TensorWriter
 from alliage.errors import AlliageError, Problem, TransientError
 from alliage.merging.blocks import Block
-from alliage.merging.computing import computing_for
+from alliage.merging.computing import NotFiniteError, computing_for
 from alliage.merging.engine import software, subject, torch_alone
 from alliage.merging.passes import Measured, measure_group
 from alliage.merging.plan import Copied, MergedTensor
@@ -156,8 +156,6 @@ def work(job: Job, kind: Callable[..., Any], *arguments: Any) -> Answer:
             finally:
                 fcntl.flock(session.lock, fcntl.LOCK_UN)
     except AlliageError as error:
-        if set(error.problems) <= set(flaws.values()):
-            return Answer(flaws=flaws)
         return Answer(flaws=flaws, error=type(error), problems=error.problems)
 
 
@@ -191,17 +189,16 @@ def measure(session: _Session, reduction: FirstPass, first: int, pieces: list[Pi
 
 def measure_groups(session: _Session, groups: list[list[str]]) -> list[tuple[Measured, int]]:
     """The results of whole groups, named by their tensors, as `passes.measure_group`."""
-    return [
-        measure_group(
-            session.plan,
-            session.group(names),
-            session.computing,
-            session.size,
-            1,
-            lambda *_: None,
-        )
-        for names in groups
-    ]
+    found = []
+    for names in groups:
+        group = session.group(names)
+        with contextlib.suppress(NotFiniteError):  # raised when all groups were seen
+            found.append(
+                measure_group(
+                    session.plan, group, session.computing, session.size, 1, lambda *_: None
+                )
+            )
+    return found
 
 
 def merge(
