@@ -15,7 +15,7 @@ check_python = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 $(STAMP): pyproject.toml constraints.txt
 	$(check_python)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tune,remote,bench,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tune,remote,ray,bench,dev]'
 	@touch $@
 
 # Other projects, apart from ours: tests/real asks their real functions.

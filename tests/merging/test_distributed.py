@@ -18,7 +18,7 @@ from alliage.checkpoints.writer import plan_layout
 from alliage.errors import AlliageError, TransientError, UsageError
 from alliage.merging import parse_recipe, plan, run, tasks
 from alliage.merging.distributed import await_tasks
-from alliage.merging.engine import software, subject
+from alliage.merging.progress import software, subject
 from alliage.merging.thresholds import TrimThresholds
 from tests.merging.test_odd_inputs import command, recipe, store
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from alliage.checkpoints import remote
-from alliage.errors import TransientError
+from alliage.errors import TransientError, UsageError
 from alliage.merging import parse_recipe, plan, run
 from tests.checkpoints.servers import Proxy, web_server
 
@@ -344,3 +344,22 @@ def test_what_the_journal_calls_done_is_on_the_disk_before(inputs, tmp_path):
     files = {str(partial / "files" / name) for name in content(tmp_path / "out")}
     assert files <= {path for call, path, _ in seen[:renamed] if call == "fsync"}
     assert seen[renamed + 1][:2] == ("fsync", str(tmp_path))
+
+
+def test_resume_of_what_is_complete_is_done_at_once(family, tmp_path):
+    models = [str(family / name) for name in ("sentiment", "topics")]
+    recipe = parse_recipe({"method": "ties", "base": str(family / "base"), "models": models})
+    out = tmp_path / "out"
+    run(plan(recipe, out=out, resume=True), out, resume=True)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    # as a run leaves it that is killed between the rename and its last step
+    home = tmp_path / ".out.partial"
+    home.mkdir()
+    (home / "journal").write_text("{}\n")
+    record = run(plan(recipe, out=out, resume=True), out, resume=True)
+    assert record.passes == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert not home.exists()
+    other = recipe.model_copy(update={"parameters": {"density": 0.5}})
+    with pytest.raises(UsageError, match="exists already"):
+        run(plan(other, out=out, resume=True), out, resume=True)

@@ -253,3 +253,10 @@ def _differences(then: Any, now: Any, where: str = "") -> Iterator[str]:
         shown = [brief(value) for value in (then, now)]
         short = max(map(len, shown)) <= _SHORT
         yield f"{where} was {shown[0]}, now {shown[1]}" if short else f"{where} differs"
+
+
+def discard_finished(out: Path) -> None:
+    """Remove the journal of a run that was killed after its output had appeared."""
+    home = out.parent / f".{out.name}.partial"
+    if (home / "journal").is_file() and not (home / "files").exists():
+        shutil.rmtree(home, ignore_errors=True)

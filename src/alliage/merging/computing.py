@@ -21,7 +21,7 @@ from alliage.errors import AlliageError, Problem
 from alliage.merging.blocks import Block
 from alliage.merging.kernels import Seen
 from alliage.merging.plan import Copied, MergedTensor, Plan
-from alliage.merging.registry import FirstPass
+from alliage.merging.registry import FirstPass, Sampling
 from alliage.vectors import TaskVector, Vector, WholeModel
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Computing(ABC):
         self._writer = writer
 
     @abstractmethod
-    def sample(self, block: Block, reduction: FirstPass) -> None:
+    def sample(self, block: Block, reduction: Sampling) -> None:
         """Show a first pass a slice."""
 
     @abstractmethod
@@ -146,7 +146,7 @@ class KernelComputing(Computing):
         self._local = threading.local()
         self._rows: dict[str, list[_Row]] = {}
 
-    def sample(self, block: Block, reduction: FirstPass) -> None:
+    def sample(self, block: Block, reduction: Sampling) -> None:
         """Show a first pass a slice, as stored."""
         base, models = self._read(block)
         if not self._kernel.sample(reduction, base, models):
@@ -250,7 +250,7 @@ class TorchComputing(Computing):
         super().__init__(plan, writer)
         self._device = torch.device(device)
 
-    def sample(self, block: Block, reduction: FirstPass) -> None:
+    def sample(self, block: Block, reduction: Sampling) -> None:
         """Show a first pass a slice, as tensors."""
         reduction.sample(self._read(block)[1])
 

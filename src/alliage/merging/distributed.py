@@ -18,19 +18,20 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from alliage.checkpoints.writer import Layout
 from alliage.errors import Problem, TransientError, UsageError
 from alliage.merging import tasks
 from alliage.merging.blocks import Block, PartSeen, cut, spread
-from alliage.merging.engine import Executor, Merge, software, subject
 from alliage.merging.passes import Measured, Statistics, new_reduction
 from alliage.merging.plan import MergedTensor
+from alliage.merging.progress import Merge, software, subject
 from alliage.merging.tasks import Answer, Job, Piece, locked_file
 
 Item = TypeVar("Item")
+Executor = Literal["local", "ray"]
 
 _RUN = 2**25  # elements of a vector that one task of a first pass looks at
 _SAMPLED_RUN = 2**17

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from alliage.checkpoints import Checkpoint, provenance
@@ -43,23 +45,44 @@ def write_provenance(
     plan: Plan, folder: OutputFolder, notify: Callable[[str, int, int], None]
 ) -> None:
     """alliage.json and the model card."""
-    assert plan.base is not None
+    record: dict[str, Any] = provenance.describe(
+        "merge", _recipe(plan), _inputs(plan, notify), folder.staging, method=plan.method.name
+    )
+    folder.add_json(provenance.FILE, record)
+    names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)
+    summary = f"A merge of {names} by `{plan.method.name}` ({plan.method.paper})." + (
+        f" {plan.method.departures}" if plan.method.departures else ""
+    )
+    folder.add_text("README.md", model_card(folder.out.name, summary, record))
+
+
+def is_complete(plan: Plan, out: Path) -> bool:
+    """Whether `out` is what the plan makes, by its alliage.json: the same recipe and inputs."""
+    record = provenance.read(out) if out.is_dir() else None
+    if record is None or record.get("recipe") != json.loads(json.dumps(_recipe(plan))):
+        return False
+    return record.get("inputs") == _inputs(plan, lambda *_: None)
+
+
+def _recipe(plan: Plan) -> dict[str, Any]:
+    """The recipe with names and defaults filled in, where they are the same for every tensor."""
     recipe = plan.recipe.model_dump(mode="json", exclude_none=True)
+    shared: dict[str, Any] = {}
+    of_models: dict[str, Any] = {}
+    for key, value in plan.arguments.items():
+        (of_models if plan.method.parameters[key].per_model else shared)[key] = value
+    recipe["parameters"] = recipe["parameters"] | shared
     if not plan.recipe.slices:
-        for entry, vector in zip(recipe["models"], plan.vectors, strict=True):
+        for place, (entry, vector) in enumerate(zip(recipe["models"], plan.vectors, strict=True)):
             entry["name"] = vector.name
-    recipe["parameters"] = recipe["parameters"] | {
-        key: value
-        for key, value in plan.arguments.items()
-        if not plan.method.parameters[key].per_model
-    }
-    if not plan.recipe.slices:
-        for position, entry in enumerate(recipe["models"]):
-            entry["parameters"] = entry["parameters"] | {
-                key: value[position]
-                for key, value in plan.arguments.items()
-                if plan.method.parameters[key].per_model
-            }
+            own = {key: values[place] for key, values in of_models.items()}
+            entry["parameters"] = entry["parameters"] | own
+    return recipe
+
+
+def _inputs(plan: Plan, notify: Callable[[str, int, int], None]) -> list[dict[str, Any]]:
+    """Every input with its digests."""
+    assert plan.base is not None
     adapted = any(not isinstance(vector, TaskVector) for vector in plan.vectors)
     sources = [("base", plan.base)] if plan.recipe.base is not None or adapted else []
     for vector in plan.vectors:
@@ -70,15 +93,7 @@ def write_provenance(
     for done, (role, checkpoint) in enumerate(sources, start=1):
         described.append(provenance.describe_input(role, checkpoint))
         notify("hashing inputs", done, len(sources))
-    record: dict[str, Any] = provenance.describe(
-        "merge", recipe, described, folder.staging, method=plan.method.name
-    )
-    folder.add_json(provenance.FILE, record)
-    names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)
-    summary = f"A merge of {names} by `{plan.method.name}` ({plan.method.paper})." + (
-        f" {plan.method.departures}" if plan.method.departures else ""
-    )
-    folder.add_text("README.md", model_card(folder.out.name, summary, record))
+    return described
 
 
 def _restacked(

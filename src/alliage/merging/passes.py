@@ -10,7 +10,7 @@ from typing import Any, Self
 from alliage.merging.blocks import Block, cut, for_each, spread
 from alliage.merging.computing import Computing, NotFiniteError
 from alliage.merging.plan import MergedTensor, Plan
-from alliage.merging.registry import FirstPass, PerBlock
+from alliage.merging.registry import FirstPass, PerBlock, Sampling
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -123,7 +123,11 @@ def measure_group(
 ) -> tuple[Measured, int]:
     """One group's result, and how many passes it took."""
     reduction = new_reduction(plan, group)
-    for_each(spread(group, plan.slice), lambda block: computing.sample(block, reduction), threads)
+    least = 0
+    if isinstance(reduction, Sampling):
+        shown = reduction
+        for_each(spread(group, plan.slice), lambda block: computing.sample(block, shown), threads)
+        least = 1  # a small group is all in the sample
     blocks = list(enumerate(_blocks(group, size)))
     passes, result = 0, reduction.result()
     while result is None:
@@ -137,7 +141,7 @@ def measure_group(
         )
         computing.raise_flaws()
         result = reduction.result()
-    return Measured.of(result), max(passes, 1)  # a small group was all in the sample
+    return Measured.of(result), max(passes, least)
 
 
 def new_reduction(plan: Plan, group: list[MergedTensor]) -> FirstPass:

@@ -58,7 +58,7 @@ def plan(
     _check_counts(made)
     if is_url(out):
         _attempt(made, partial(upload.refuse_existing, RemotePath.parse(str(out))))
-    elif out is not None:
+    elif out is not None and not (resume and Path(out).is_dir()):  # perhaps complete already
         _attempt(made, partial(refuse_existing, Path(out)))
     if recipe.base is None and method.space == "delta" and method.unit != "factors":
         raise UsageError(

@@ -32,6 +32,7 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    runtime_checkable,
 )
 
 from alliage.errors import Problem, UsageError, nearest
@@ -113,10 +114,9 @@ class PerBlock(list[Any]):
 class FirstPass(Protocol):
     """A streaming reduction that runs before a block method, once for each group of tensors.
 
-    Made with (number of models, elements of the group, **what it reads). The engine shows it some
-    slices (`sample`), then all blocks (`update`, from any thread, with the block's place in the
-    group), and asks for the `result`: keyword arguments for the method, or None where all blocks
-    must be seen once more.
+    Made with (number of models, elements of the group, **what it reads). The engine asks for the
+    `result`: keyword arguments for the method, or None where all blocks must be seen, once more;
+    then it shows them (`update`, from any thread, with the block's place in the group).
 
     Attributes:
         reads: the method's parameters that it depends on; it is made with these alone.
@@ -129,11 +129,17 @@ class FirstPass(Protocol):
     def scope(**parameters: Any) -> Scope: ...  # noqa: D102  what makes a group
     @staticmethod
     def memory(models: int, sampled: int) -> int: ...  # noqa: D102  bytes, at the most
-    def sample(self, tensors: Tensor) -> None: ...  # noqa: D102
     def update(  # noqa: D102  `uniform` for methods that are random
         self, tensors: Tensor, place: int, uniform: Tensor | None = None
     ) -> None: ...
     def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class Sampling(FirstPass, Protocol):
+    """A first pass that is shown some slices before it is asked for anything."""
+
+    def sample(self, tensors: Tensor) -> None: ...  # noqa: D102
 
 
 class Guess(Protocol):

@@ -17,12 +17,12 @@ from alliage.checkpoints.writer import Layout, TensorWriter
 from alliage.errors import AlliageError, Problem, TransientError
 from alliage.merging.blocks import Block
 from alliage.merging.computing import NotFiniteError, computing_for
-from alliage.merging.engine import software, subject, torch_alone
 from alliage.merging.passes import Measured, measure_group
 from alliage.merging.plan import Copied, MergedTensor
 from alliage.merging.planning import plan
+from alliage.merging.progress import software, subject, torch_alone
 from alliage.merging.recipe import MergeRecipe
-from alliage.merging.registry import FirstPass
+from alliage.merging.registry import FirstPass, Sampling
 
 
 class Piece(NamedTuple):
@@ -173,7 +173,7 @@ def _in_folder(path: str) -> Iterator[None]:
         os.chdir(before)
 
 
-def sample(session: _Session, reduction: FirstPass, pieces: list[Piece]) -> FirstPass:
+def sample(session: _Session, reduction: Sampling, pieces: list[Piece]) -> Sampling:
     """Show a first pass slices; what it has seen."""
     for piece in pieces:
         session.computing.sample(session.block(piece), reduction)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alliage.errors import UsageError
 from alliage.merging.recipe import MergeRecipe, parse_recipe
-from alliage.merging.registry import Method, Parameter, PerBlock, describe
+from alliage.merging.registry import Method, Parameter, PerBlock, Sampling, describe
 
 
 def check_method(name: str) -> None:
@@ -134,7 +134,8 @@ def _blocks_make_the_whole(method: Method) -> None:
     if method.first_pass is not None:
         read = {key: arguments[key] for key in method.first_pass.reads}
         reduction = method.first_pass(len(models), models.shape[1], **read)
-        reduction.sample(models[:, ::9])
+        if isinstance(reduction, Sampling):
+            reduction.sample(models[:, ::9])
         result = reduction.result()
         while result is None:
             for place, block in enumerate(blocks):

@@ -50,9 +50,6 @@ class KeptMagnitude:
         """Bytes: next to none."""
         return 0
 
-    def sample(self, tensors: Tensor) -> None:
-        """Nothing is guessed from a sample."""
-
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:
         """Add a block's [n, m] magnitudes, before and after dropping."""
         kept = _drop(tensors, self._parameters["density"], uniform)

@@ -37,9 +37,6 @@ class Cosine:
         """Bytes: next to none."""
         return 0
 
-    def sample(self, tensors: Tensor) -> None:
-        """Nothing is guessed from a sample."""
-
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Add a block's [2, m] products."""
         first, second = tensors.double()
