@@ -2,7 +2,8 @@ import pytest
 
 from alliage.errors import UsageError
 from alliage.merging import load_recipe, parse_recipe
-from alliage.merging.recipe import MergeRecipe, split_lora
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.recipe_files import split_lora
 
 NAME = "model.layers.3.mlp.up_proj.weight"
 

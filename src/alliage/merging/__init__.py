@@ -17,7 +17,8 @@ from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
 from alliage.merging.plan import Plan
 from alliage.merging.planning import plan
-from alliage.merging.recipe import MergeRecipe, load_recipe, parse_recipe
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.recipe_files import load_recipe, parse_recipe
 from alliage.merging.registry import describe, get_method, list_methods, method
 
 __all__ = [

@@ -18,7 +18,7 @@ from alliage.errors import Problem, UsageError
 from alliage.merging.engine import RunRecord, run
 from alliage.merging.heads import FOLDER as HEADS
 from alliage.merging.planning import plan
-from alliage.merging.recipe import parse_recipe
+from alliage.merging.recipe_files import parse_recipe
 
 OnEvent = Callable[[str, int, int], None]
 

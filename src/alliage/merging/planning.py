@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from alliage.checkpoints import Checkpoint, TensorSpec, dtypes, upload
+from alliage.checkpoints import Checkpoint, upload
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head, layer_of
 from alliage.checkpoints.remote import RemotePath, is_url
-from alliage.checkpoints.writer import MAX_SHARD_BYTES, plan_layout, refuse_existing
+from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.factors import plan_factors
+from alliage.merging.models import make_names_unique, open_base, open_model
+from alliage.merging.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.parameters import depth_of
-from alliage.merging.plan import DEFAULT_MEMORY, Copied, MergedTensor, Plan, Source, folder_of
-from alliage.merging.recipe import MergeRecipe, split_lora
+from alliage.merging.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source, folder_of
+from alliage.merging.recipe import MergeRecipe
+from alliage.merging.recipe_files import split_lora
 from alliage.merging.registry import Method
-from alliage.merging.stacking import adapted, plan_stack
-from alliage.vectors import TaskVector, Vector
-from alliage.vectors import open as open_vector
+from alliage.merging.stacking import plan_stack
 
 _Result = TypeVar("_Result")
 
@@ -66,7 +67,7 @@ def plan(
                 "base", f"{method.name} needs the models' common base.", "Add base: to the recipe."
             )
         )
-    made.base = _attempt(made, partial(_open_base, recipe))
+    made.base = _attempt(made, partial(open_base, recipe))
     if recipe.slices:
         _attempt(made, partial(plan_stack, made))
     else:
@@ -107,41 +108,15 @@ def _check_counts(made: Plan) -> None:
         made.errors.append(UsageError(Problem("models", what)))
 
 
-def _open_base(recipe: MergeRecipe) -> Checkpoint:
-    """The recipe's base; without one the first model, or what the first adapter adapts."""
-    ref = recipe.base if recipe.base is not None else split_lora(recipe.refs[0])[0]
-    base = open_checkpoint(ref)
-    if base.adapter is None:
-        return base
-    if recipe.base is not None:
-        raise UsageError(Problem(base.ref, "is an adapter; a base must be a full model."))
-    if base.base is None:
-        what = "is an adapter that names no base."
-        raise UsageError(Problem(base.ref, what, "Add base: to the recipe."))
-    return base.base
-
-
 def _open_models(made: Plan) -> None:
     for entry in made.recipe.models:
         if made.base is None:
             _attempt(made, partial(open_checkpoint, split_lora(entry.model)[0]))  # its own problems
             continue
-        vector = _attempt(made, partial(_open_model, entry.model, made.base, entry.name))
+        vector = _attempt(made, partial(open_model, entry.model, made.base, entry.name))
         if vector is not None:
             made.vectors.append(vector)
     make_names_unique(made.vectors)
-
-
-def _open_model(ref: str, base: Checkpoint, name: str | None) -> Vector:
-    """A model's task vector; of "model+adapter", that of the model with the adapter applied."""
-    model, adapter = split_lora(ref)
-    if adapter is None:
-        return open_vector(model, base, name=name)
-    tuned = open_checkpoint(model)
-    if tuned.path == base.path:
-        return open_vector(adapter, tuned, name=name)
-    both = adapted(TaskVector(base, tuned), tuned, adapter)
-    return both.named(name) if name is not None else both
 
 
 def _open_tokenizer(made: Plan) -> Checkpoint | None:
@@ -177,50 +152,6 @@ def _plan_blocks(made: Plan) -> None:
         sources = tuple(Source(number, name) for number in range(len(made.vectors)))
         lay_out(made, name, spec, sources, arguments)
     finish_layout(made)
-
-
-def set_heads_apart(made: Plan) -> None:
-    """Keep each model's own task heads beside what is merged."""
-    full = [vector for vector in made.vectors if isinstance(vector, TaskVector)]
-    for vector in full:  # a head that some models decide other things with is nobody's to merge
-        vector.set_apart(
-            [n for n in vector.shapes if is_task_head(n) and any(n not in v.shapes for v in full)]
-        )
-    made.left_apart = {vector.name: vector.heads for vector in made.vectors if vector.heads}
-
-
-def lay_out(
-    made: Plan,
-    name: str,
-    spec: TensorSpec,
-    sources: tuple[Source, ...],
-    arguments: Mapping[str, Any],
-) -> None:
-    """Add one tensor of the output, like the tensor `spec`, to what is merged or copied."""
-    base = made.base
-    assert base is not None
-    copies = tuple(later for later, first in base.ties.items() if first == name)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
-    dtype = wanted if wanted is not None and spec.is_weight else spec.dtype
-    if sources:
-        made.merged.append(MergedTensor(name, spec, dtype, copies, sources, arguments))
-    elif dtype != spec.dtype:
-        made.converted.append(MergedTensor(name, spec, dtype, copies, (), {}))
-    else:
-        made.copied += [Copied(each, spec.name) for each in (name, *copies)]
-
-
-def finish_layout(made: Plan) -> None:
-    """Lay out the output's files."""
-    assert made.base is not None
-    specs = made.base.specs()
-    outputs = [
-        (name, tensor.dtype, tensor.spec.shape)
-        for tensor in (*made.merged, *made.converted)
-        for name in (tensor.name, *tensor.copies)
-    ]
-    outputs += [(c.name, specs[c.source].dtype, specs[c.source].shape) for c in made.copied]
-    made.layout = plan_layout(outputs, max_shard_bytes=made.shard_bytes)
 
 
 def _check_arguments(made: Plan) -> None:
@@ -276,14 +207,3 @@ def _check_disk(made: Plan, out: Path) -> None:
     if free < made.bytes_to_write:
         what = f"needs {made.bytes_to_write / 1e9:.2f} GB, {free / 1e9:.2f} GB are free."
         made.errors.append(AlliageError(Problem(str(out), what, "Make room, or write elsewhere.")))
-
-
-def make_names_unique(vectors: Iterable[Vector]) -> None:
-    """Number models of one name: each has its folder of heads and its line in tables."""
-    taken: set[str] = set()
-    for vector in vectors:
-        name, number = vector.name, 1
-        while vector.name in taken:
-            number += 1
-            vector.name = f"{name}-{number}"
-        taken.add(vector.name)

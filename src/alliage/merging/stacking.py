@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from alliage.checkpoints import Checkpoint
-from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import layer_of
 from alliage.errors import AlliageError, Problem, UsageError
+from alliage.merging.models import make_names_unique, open_donor
+from alliage.merging.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.parameters import depth_of
 from alliage.merging.plan import Plan, Source
-from alliage.merging.recipe import split_lora
-from alliage.vectors import Combination, Vector, WholeModel
-from alliage.vectors import open as open_vector
 
 _LAYER_NUMBER = re.compile(r"^(.*?(?:^|\.)(?:layers?|h|blocks?|transformer_blocks)\.)\d+(\..*)?$")
 
@@ -27,20 +24,13 @@ def plan_stack(made: Plan) -> None:
     Raises:
         AlliageError: a model lacks a layer or tensor; all of them.
     """
-    from alliage.merging.planning import (
-        finish_layout,
-        lay_out,
-        make_names_unique,
-        set_heads_apart,
-    )
-
     base, recipe = made.base, made.recipe
     if base is None:
         return
     if made.method.unit == "factors":
         raise UsageError(Problem("slices", f"{made.method.name} merges adapters, not layers."))
     numbers = {ref: number for number, ref in enumerate(recipe.refs)}
-    made.vectors = [_open(made, base, ref) for ref in recipe.refs]
+    made.vectors = [open_donor(made, base, ref) for ref in recipe.refs]
     make_names_unique(made.vectors)
     set_heads_apart(made)
     problems: list[Problem] = []
@@ -109,40 +99,6 @@ def plan_stack(made: Plan) -> None:
     if problems:
         raise AlliageError(list(dict.fromkeys(problems)))
     finish_layout(made)
-
-
-def _open(made: Plan, base: Checkpoint, ref: str) -> Vector:
-    """A model: against the base for methods that need one, by itself for others."""
-    model, adapter = split_lora(ref)
-    tuned = open_checkpoint(model)
-    if made.method.space == "delta":
-        vector: Vector = open_vector(tuned, base)
-    else:
-        if tuned.adapter is not None:
-            what = "is an adapter: layers are taken from full models."
-            raise UsageError(Problem(ref, what, "Write model+adapter."))
-        vector = WholeModel(tuned)
-    if adapter is None:
-        return vector
-    if made.method.space == "delta" and tuned.path == base.path:
-        return open_vector(adapter, tuned)
-    return adapted(vector, tuned, adapter)
-
-
-def adapted(vector: Vector, tuned: Checkpoint, adapter: str) -> Vector:
-    """A tuned model's vector with one of its adapters applied.
-
-    Raises:
-        AlliageError: the adapter changes what the vector does not have by that name.
-    """
-    applied = open_vector(adapter, tuned)
-    unknown = [name for name in applied.shapes if name not in vector.shapes]
-    if unknown:
-        what = f"changes {unknown[0]} of {tuned.ref}, which the base does not have by this name."
-        fix = "Apply the adapter first (alliage apply), and merge what that makes."
-        raise AlliageError(Problem(adapter, what, fix))
-    both: Vector = Combination([(1.0, vector), (1.0, applied)])
-    return both.named(f"{tuned.name}+{applied.name}")
 
 
 def _at(name: str, layer: int) -> str:
