@@ -46,7 +46,8 @@ class ModelEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(
-        description="Folder, weight file, hub id or adapter folder; model+adapter for both."
+        min_length=1,
+        description="Folder, weight file, hub id or adapter folder; model+adapter for both.",
     )
     name: str | None = Field(
         None,
@@ -61,7 +62,7 @@ class SliceModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(description="As under models.")
+    model: str = Field(min_length=1, description="As under models.")
     layers: Layers = Field(description="[start, stop]: the layers start to stop − 1.")
     parameters: dict[str, Value] = Field({}, description="Of this model in this slice.")
 
@@ -112,7 +113,7 @@ class MergeRecipe(BaseModel):
 
     method: str = Field(description="A name that `alliage methods` lists.")
     dialect: Dialect = Field("paper", description="Whose defaults and conventions are followed.")
-    base: str | None = Field(None, description="The common ancestor of the models.")
+    base: str | None = Field(None, min_length=1, description="The common ancestor of the models.")
     slices: tuple[Slice, ...] = Field((), description="Instead of models: layer after layer.")
     models: tuple[Entry, ...] = Field(
         (), validate_default=True, description="In the order of the merge."
