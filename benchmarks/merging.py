@@ -28,6 +28,7 @@ PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin"
 SIZE, SMALLEST = "336M", "0.1M"  # the smallest shows how long it takes to start
 RUNS, PEER_RUNS = 5, 3
 THREADS = 2
+CACHE = OUT / "cache"  # digests of inputs, so that runs with and without them can be told apart
 _SCALE = 0.4
 _ROUNDING = 2.0**-8  # the largest relative error of one rounding to bfloat16
 
@@ -91,12 +92,14 @@ class Runs:
 
     Attributes:
         ours, peer: run by run.
+        anew: ours, with inputs that were never hashed before.
         floors: seconds to read the inputs, seconds to write the output; run by run.
         read, written: bytes of weights.
         difference: of the outputs; None where they are not meant to agree.
     """
 
     ours: list[Measured]
+    anew: list[Measured]
     peer: list[Measured]
     floors: list[tuple[float, float]]
     read: int
@@ -119,6 +122,7 @@ def main() -> None:
             "bytes read": runs.read,
             "bytes written": runs.written,
             "alliage": [_numbers(run) for run in runs.ours],
+            "alliage, inputs hashed anew": [_numbers(run) for run in runs.anew],
             "mergekit": [_numbers(run) for run in runs.peer],
             "floor": runs.floors,
             "difference": runs.difference and (runs.difference.share, runs.difference.worst),
@@ -135,18 +139,20 @@ def run_both(merge: Merge, family: Path, *, runs: int, peer_runs: int) -> Runs:
     """
     inputs = weight_files(family, base=merge.has_base)
     nbytes = inputs[0].stat().st_size
-    floors, mine, theirs = [], [], []
+    floors, anew, mine, theirs = [], [], [], []
     with tempfile.TemporaryDirectory(dir=OUT) as folder:
         home = Path(folder)
         ours, peer = home / "ours", home / "peer"
         for number in range(max(runs, peer_runs)):
             floors.append(floor(inputs, nbytes, home / "floor"))
             if number < runs:
+                shutil.rmtree(CACHE / "sha256", ignore_errors=True)
+                anew.append(run_anew(ours_command(merge, family, ours), ours))
                 mine.append(run_anew(ours_command(merge, family, ours), ours))
             if number < peer_runs:
                 theirs.append(run_anew(peer_command(merge, family, peer), peer))
         difference = compare(merge, family, ours, peer)
-    return Runs(mine, theirs, floors, len(inputs) * nbytes, nbytes, difference)
+    return Runs(mine, anew, theirs, floors, len(inputs) * nbytes, nbytes, difference)
 
 
 def ours_command(merge: Merge, family: Path, out: Path, threads: int = THREADS) -> list[str | Path]:
@@ -211,6 +217,7 @@ def run_anew(command: list[str | Path], out: Path) -> Measured:
     """Run a command that makes `out`, on a disk at rest."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()  # nobody pays for what others wrote
+    os.environ["ALLIAGE_CACHE"] = str(CACHE)
     return measure(command)
 
 
@@ -224,6 +231,7 @@ def _open(folder: Path) -> dict[str, Any]:
 
 def _row(name: str, runs: Runs, start_up: Runs) -> dict[str, str]:
     ours, peer = median(runs.ours, "wall"), median(runs.peer, "wall")
+    anew = median(runs.anew, "wall")
     read, write = (statistics.median(part) for part in zip(*runs.floors, strict=True))
     shares = [median(start_up.ours, "wall") / ours, median(start_up.peer, "wall") / peer]
     agree = runs.difference
@@ -233,6 +241,8 @@ def _row(name: str, runs: Runs, start_up: Runs) -> dict[str, str]:
         "mergekit, s": f"{peer:.1f}",
         "alliage, s": f"{ours:.2f}",
         "mergekit / alliage": f"{peer / ours:.1f}",
+        "hashed anew, s": f"{anew:.2f}",
+        "mergekit / hashed anew": f"{peer / anew:.1f}",
         "floor, s": f"{read:.2f} + {write:.2f}",
         "alliage / floor": f"{ours / (read + write):.1f}",
         "processor time, s": _both(runs, "cpu", 1, ".1f"),
@@ -264,7 +274,8 @@ def _note(family: Path) -> str:
         f"cache: base and four tuned; linear reads no base. TIES with density 0.2 and λ = 1, task "
         f"arithmetic with λ = {_SCALE}. Whole commands, medians of {PEER_RUNS} and {RUNS} runs in "
         "turn; alliage syncs what it writes and records the sha256 of its inputs, mergekit does "
-        "neither. Floor: `cat` of the inputs to /dev/null + one synced write of the output's size. "
+        "neither. Digests of unchanged inputs are remembered; hashed anew: the first merge of these "
+        "inputs, which takes their digests. Floor: `cat` of the inputs to /dev/null + one synced write of the output's size. "
         "Where there are two figures, mergekit's stands first. Memory: peak of the process's "
         "anonymous memory. Start-up: what the same command takes on models of "
         f"{SMALLEST} parameters. Outputs differ: the share of parameters, by no more than "
