@@ -31,6 +31,17 @@ def search_in_blocks(
     raise AssertionError("no threshold after eight passes")
 
 
+def test_nothing_is_known_before_anything_was_seen():
+    search = TrimThresholds(2, 10, density=0.3, kept="threshold", trim="model")
+    assert [search.result(), search.result(), search.passes] == [None, None, 0]
+    search.update(torch.arange(20.0).reshape(2, 10), 0)
+    while (found := search.result()) is None:
+        search.update(torch.arange(20.0).reshape(2, 10), 0)
+    assert found["thresholds"] == [6.0, 16.0]  # of 3 + 1 entries
+    everything = TrimThresholds(1, 10, density=1.0, kept="threshold", trim="model")
+    assert everything.result() == {"thresholds": [0.0]}
+
+
 FAMILIES = {
     "normal": lambda g: torch.randn(3, 2000, generator=g),
     "tiny": lambda g: torch.randn(3, 2000, generator=g) * 1e-30,

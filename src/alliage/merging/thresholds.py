@@ -151,6 +151,8 @@ class TrimThresholds:
             self.place_brackets()
             if not all(search.found for search in self.searches):
                 return None
+        if not all(search.found or search.seen for search in self.searches):
+            return None
         self.passes += 1
         for search in self.searches:
             if not search.found:
@@ -242,6 +244,11 @@ class Search:
             self.place(self.low, self.high)
         else:
             self.low, self.found = (0 if self.rank == 0 else _PATTERNS - 1), True
+
+    @property
+    def seen(self) -> bool:
+        """Whether entries were counted, or a sample placed the bracket: the first one has all."""
+        return self.high - self.low < _PATTERNS or bool(self.counts.any())
 
     def place(self, low: int, high: int, middle: int | None = None) -> None:
         """Move the bracket and forget the counts."""
