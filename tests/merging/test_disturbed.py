@@ -1,10 +1,12 @@
 """Merges whose inputs or whose own files are changed while they run or wait to go on."""
 
 import os
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import plan, run
@@ -80,6 +82,44 @@ def interrupted(home, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(made, home / "out", on_event=on_event)
     return made, home / ".out.partial"
+
+
+def replaced(file):
+    """Other bytes under the same name, of the same size and time of modification."""
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    other = file.with_name("other")
+    other.write_bytes(content)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(file)
+
+
+def rewritten(file):
+    """The same in place."""
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as target:
+        target.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten])
+@pytest.mark.parametrize("kind", ["safetensors", "pickle"])
+def test_another_input_of_the_same_size_and_time_is_noticed(home, monkeypatch, change, kind):
+    victim = home / "b" / "model.safetensors"
+    if kind == "pickle":
+        tensors = load_file(victim)
+        victim.unlink()
+        victim = home / "b" / "pytorch_model.bin"
+        torch.save(tensors, victim)
+    interrupted(home, monkeypatch)
+    change(victim)
+    with pytest.raises(UsageError, match=re.escape(f"inputs {victim}")):
+        run(large(home), home / "out", resume=True)
+    made = large(home)  # and while a merge runs
+    with pytest.raises(AlliageError, match="changed while it was read"):
+        run(made, home / "again", on_event=at_the_first_event(lambda: change(victim)))
+    assert not (home / "again").exists()
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 100 + b"\n", b"[1]\n", b"\xff\n{}\n", b'{"part":'])

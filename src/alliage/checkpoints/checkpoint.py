@@ -229,8 +229,7 @@ class Checkpoint:
             AlliageError: one is not: what was read may be of two versions.
         """
         for file in self._files.values():
-            if isinstance(file, SafetensorsFile):
-                file.check_unchanged()
+            file.check_unchanged()
 
     def close(self) -> None:
         """Close the files; reading afterwards fails."""

@@ -93,8 +93,10 @@ class _LocalBytes:
         except OSError as error:
             raise AlliageError(Problem(str(path), f"cannot be opened: {error.strerror}.")) from None
         self._path = path
-        self.version = _version(os.fstat(self._fd))
-        self.size = self.version[0]
+        status = os.fstat(self._fd)
+        self._opened = identity(status)
+        self.version = version(status)
+        self.size = status.st_size
 
     def check_unchanged(self) -> None:
         """Look whether the path still leads to these bytes.
@@ -102,14 +104,7 @@ class _LocalBytes:
         Raises:
             AlliageError: it does not.
         """
-        try:
-            now = _version(self._path.stat())
-        except OSError as error:
-            what = f"disappeared while it was read: {error.strerror}."
-            raise AlliageError(Problem(str(self._path), what)) from None
-        if now != self.version:
-            what = "changed while it was read: what was read may be of two versions."
-            raise AlliageError(Problem(str(self._path), what, "Run again when it is complete."))
+        refuse_changed(self._path, self._opened)
 
     def read(self, offset: int, buffer: memoryview) -> int:
         """Fill the front of `buffer` from `offset` on; how many bytes, 0 at the end."""
@@ -124,8 +119,34 @@ class _LocalBytes:
         self.close()
 
 
-def _version(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns]
+def version(status: os.stat_result) -> list[int]:
+    """What tells a local file from what replaced it: the time of change no program sets back.
+
+    It stands in journals and goes to other nodes. The numbers of device and inode do not: they are
+    others after a reboot, and on another node.
+    """
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def identity(status: os.stat_result) -> list[int]:
+    """The same for as long as the file is open."""
+    return [*version(status), status.st_dev, status.st_ino]
+
+
+def refuse_changed(path: Path, opened: list[int]) -> None:
+    """Look whether `path` still leads to the file whose `identity` was `opened`.
+
+    Raises:
+        AlliageError: it does not.
+    """
+    try:
+        now = identity(path.stat())
+    except OSError as error:
+        what = f"disappeared while it was read: {error.strerror}."
+        raise AlliageError(Problem(str(path), what)) from None
+    if now != opened:
+        what = "changed while it was read: what was read may be of two versions."
+        raise AlliageError(Problem(str(path), what, "Run again when it is complete."))
 
 
 def _read_header(

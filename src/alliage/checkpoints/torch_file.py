@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from alliage.checkpoints import dtypes
+from alliage.checkpoints.safetensors_file import identity, refuse_changed, version
 from alliage.checkpoints.spec import TensorSpec, is_text
 from alliage.errors import AlliageError, Problem
 
@@ -40,7 +41,9 @@ class TorchFile:
 
         self.path = path
         records = _records(path)
-        self._size = path.stat().st_size
+        status = path.stat()
+        self._opened = identity(status)
+        self.version = version(status)
         try:
             loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except pickle.UnpicklingError as error:
@@ -108,7 +111,9 @@ class TorchFile:
         """Fill `buffer` with a tensor's bytes from element `start` on, as stored."""
         import torch
 
-        if self.path.stat().st_size < self._size:  # touching the lost part would end the process
+        if (
+            self.path.stat().st_size < self.version[0]
+        ):  # touching the lost part would end the process
             what = "the file became shorter while it was read."
             raise AlliageError(Problem(f"{self.path}: {spec.name}", what))
         stop = start + len(buffer) // dtypes.itemsize(spec.dtype)
@@ -127,11 +132,13 @@ class TorchFile:
                 seen[key] = name
         return twins
 
-    @property
-    def version(self) -> list[int]:
-        """What tells this version of the file from others."""
-        status = self.path.stat()
-        return [status.st_size, status.st_mtime_ns]
+    def check_unchanged(self) -> None:
+        """Look whether the file is still the one that was opened.
+
+        Raises:
+            AlliageError: it is not.
+        """
+        refuse_changed(self.path, self._opened)
 
     def close(self) -> None:
         """Let go of the mapping."""
