@@ -39,10 +39,7 @@ def declared_ties(
 
     Taken from names, shapes and config.json's `tie_word_embeddings`; no tensor is read.
     """
-    if config is None:
-        return {}
-    default = str(config.get("model_type")) in _TIED_BY_DEFAULT
-    if not config.get("tie_word_embeddings", default):
+    if not _ties(config):
         return {}
     ties: dict[str, str] = {}
     for source_end, tied_ends in _TIED_ENDS.items():
@@ -55,6 +52,25 @@ def declared_ties(
                 if name != source and name not in ties and _ends(name, end) and same:
                     ties[name] = source
     return ties
+
+
+def tied_to(
+    name: str, specs: Mapping[str, TensorSpec], config: Mapping[str, Any] | None
+) -> str | None:
+    """The stored weight that a model uses under this name too, which may itself not be stored."""
+    if not _ties(config):
+        return None
+    sources = (end for end, tied in _TIED_ENDS.items() if any(_ends(name, each) for each in tied))
+    found = (each for end in sources for each in specs if each != name and _ends(each, end))
+    return next(found, None)
+
+
+def _ties(config: Mapping[str, Any] | None) -> bool:
+    """Whether a configuration ties embeddings; nothing ties none."""
+    if config is None:
+        return False
+    default = str(config.get("model_type")) in _TIED_BY_DEFAULT
+    return bool(config.get("tie_word_embeddings", default))
 
 
 def _ends(name: str, end: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import align, is_head, is_task_head
+from alliage.checkpoints.ties import tied_to
 from alliage.errors import Problem, nearest
 
 _HINTS = 8
@@ -46,13 +47,7 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
             continue
         if name in base.ties:
             if tuned_name not in tuned.ties:
-                problems.append(
-                    Problem(
-                        f"{found.file}: {tuned_name}",
-                        f"the base ties it to {base.ties[name]}, this model does not.",
-                        "Set tie_word_embeddings alike in both configurations, if it is the same.",
-                    )
-                )
+                problems.append(_untied(tuned, tuned_name, base.ties[name]))
             continue
         if is_task_head(tuned_name) and not (one_task and expected.shape == found.shape):
             heads.append(tuned_name)
@@ -77,7 +72,10 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
     for name in alignment.extra:
         if name in tuned.ties:
             continue
-        if is_head(name):
+        tied = tied_to(name, base_specs, base.config)
+        if is_head(name) and tied is not None:
+            problems.append(_untied(tuned, name, tied))
+        elif is_head(name):
             heads.append(name)
         elif tuned_specs[name].is_weight:
             problems.append(
@@ -87,7 +85,18 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
                     f"Another architecture? {_hint(name, base_specs, problems)}".strip(),
                 )
             )
+    # A model with a task's head has none for words, whatever its configuration says of it.
+    decides = any(is_task_head(name) for name in tuned_specs)
     for name in alignment.missing:
+        tied = None if name in base.ties or decides else tied_to(name, tuned_specs, tuned.config)
+        if is_head(name) and tied is not None:
+            problems.append(
+                Problem(
+                    f"{tuned.ref}: {name}",
+                    f"this model ties it to {tied}, the base ({base.ref}) does not.",
+                    "Save the tuned model untied: tie_word_embeddings false, and both tensors.",
+                )
+            )
         if not is_head(name) and base_specs[name].is_weight and name not in base.ties:
             hint = _hint(name, tuned_specs, problems)
             problems.append(
@@ -98,6 +107,15 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
                 )
             )
     return Match(pairs, tuple(heads), tuple(problems))
+
+
+def _untied(tuned: Checkpoint, name: str, tied: str) -> Problem:
+    """A weight of the tuned model that is another's second name in the base."""
+    return Problem(
+        f"{tuned.specs()[name].file}: {name}",
+        f"the base ties it to {tied}, this model does not.",
+        "Set tie_word_embeddings alike in both configurations, if it is the same.",
+    )
 
 
 def _hint(name: str, known: Collection[str], problems: Sequence[Problem]) -> str:
