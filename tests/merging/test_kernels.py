@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import alliage
 from alliage.errors import AlliageError
 from alliage.merging import describe, kernels, plan, run
 from alliage.merging.kernels.magnitudes import measure, sample
@@ -285,3 +289,32 @@ def test_a_change_of_what_kernels_share_compiles_them_again():
     assert average._average.py_func.__qualname__.endswith(floats._VERSION)
     stored_as = average._average._cache._impl.filename_base
     assert floats._VERSION in stored_as
+
+
+@pytest.mark.parametrize("own", ["cache", "a file"])
+def test_kernels_run_where_numba_may_write_nowhere(tmp_path, own):
+    """Its code is then kept in Alliage's cache; without that, nowhere."""
+    name, *_ = family(tmp_path, [torch.float32, torch.float32])
+    package = tmp_path / "site" / "alliage"
+    shutil.copytree(Path(alliage.__file__).parent, package,
+                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+    (package / "merging" / "kernels" / "__pycache__").touch()  # no folder, not even for root
+    (tmp_path / "a file").touch()
+    nowhere = str(tmp_path / "a file" / "within")
+    own_cache = nowhere if own == "a file" else str(tmp_path / own)
+    places = {"HOME": nowhere, "XDG_CACHE_HOME": nowhere, "ALLIAGE_CACHE": own_cache}
+    chosen = {"method": "average", "base": str(tmp_path / "base"), "models": [str(tmp_path / name)]}
+    script = f"""
+import alliage
+from alliage.merging import parse_recipe, plan, run
+assert alliage.__file__.startswith({str(package)!r}), alliage.__file__
+run(plan(parse_recipe({chosen!r})), {str(tmp_path / "out")!r})
+"""
+    environment = os.environ | places | {"PYTHONPATH": str(package.parent)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = list((tmp_path / "cache").glob("numba/*/*.nbc"))
+    assert bool(compiled) == (own == "cache")

@@ -6,6 +6,7 @@ with an offset could be negative, for all it knows, and is not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import sys
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import overload
+
+from alliage.checkpoints.digests import cache_folder
 
 TILE = 1024  # elements at a time: the tiles of all models stay in the first-level cache
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -28,10 +31,20 @@ def compiled(function: _Function) -> _Function:
     """Compile a function on first use, without the interpreter's lock, and cache it on disk.
 
     Numba compiles it again when its own file changes. It has this file's functions compiled into it
-    too, so its name in the cache tells one version of this file from the next.
+    too, so its name in the cache tells one version of this file from the next. Where numba may
+    write to none of its folders, Alliage's own cache is tried; without any, each process compiles.
     """
     function.__qualname__ += f"_{_VERSION}"
-    made: _Function = njit(nogil=True, cache=True, error_model="numpy")(function)
+    made: _Function = njit(nogil=True, error_model="numpy")(function)
+    usual = config.CACHE_DIR
+    with contextlib.suppress(RuntimeError):  # nor may Alliage write, or nobody is at home
+        try:
+            made.enable_caching()  # type: ignore[attr-defined]
+        except RuntimeError:  # "cannot cache function: no locator available"
+            config.CACHE_DIR = str(cache_folder() / "numba")
+            made.enable_caching()  # type: ignore[attr-defined]
+        finally:
+            config.CACHE_DIR = usual
     return made
 
 
