@@ -1,11 +1,14 @@
 """Outputs onto URLs: complete or not there."""
 
+import itertools
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import alliage
-from alliage.checkpoints.upload import Uploader, upload
+from alliage.checkpoints import upload as uploading
+from alliage.checkpoints.upload import upload
 from alliage.errors import AlliageError, UsageError
 from tests.checkpoints.servers import Proxy
 from tests.checkpoints.test_remote import assert_same_tensors
@@ -44,29 +47,24 @@ def test_an_uploaded_output_opens_again(s3, output):
         assert (there.folder / "heads" / "topics" / "head.json").read_text() == "{}"
 
 
+def after_each(monkeypatch, act):
+    """Call act(number, path) after each file that is put, from 1 on."""
+    real, count = uploading._put, itertools.count(1)
+
+    def put_and_act(file, target):
+        real(file, target)
+        act(next(count), target)
+
+    monkeypatch.setattr(uploading, "_put", put_and_act)
+
+
 def test_what_makes_it_loadable_comes_last(s3, output, monkeypatch):
     order = []
-    real = Uploader.put
-
-    def put_and_note(self, file, name=None):
-        real(self, file, name)
-        order.append(name)
-
-    monkeypatch.setattr(Uploader, "put", put_and_note)
+    after_each(monkeypatch, lambda _, path: order.append(path.name))
     upload(output, "s3://bucket/out")
     assert order[-3:] == ["model.safetensors.index.json", "config.json", "alliage.json"]
     shards = [name for name in order if name.endswith(".safetensors")]
     assert order[: len(shards)] == shards
-
-
-def test_shards_may_be_handed_over_one_by_one(s3, output):
-    expected = local_names(output)
-    with Uploader("s3://bucket/out") as uploader:
-        for shard in sorted(output.glob("*.safetensors")):
-            uploader.put(shard)
-            shard.unlink()
-        uploader.finish(output)
-    assert names(s3, "bucket/out") == expected
 
 
 def test_an_existing_output_is_refused(s3, output, tmp_path):
@@ -92,29 +90,30 @@ def test_places_that_cannot_hold_an_output(s3, output, url, message):
     assert message in str(caught.value)
 
 
-def test_a_file_that_appears_meanwhile_is_neither_replaced_nor_removed(s3, output):
-    def together():
-        with Uploader("s3://bucket/out") as uploader:
+def test_a_file_that_appears_meanwhile_is_neither_replaced_nor_removed(s3, output, monkeypatch):
+    def disturb(number, _):
+        if number == 1:
             s3.pipe_file("bucket/out/config.json", b"somebody else's")
-            uploader.finish(output)
 
+    after_each(monkeypatch, disturb)
     with pytest.raises(AlliageError, match="appeared while"):
-        together()
+        upload(output, "s3://bucket/out")
     assert names(s3, "bucket/out") == ["config.json"]
     assert s3.cat_file("bucket/out/config.json") == b"somebody else's"
 
 
-def test_nothing_is_left_of_an_upload_that_was_given_up(s3, output):
-    def interrupted():
-        with Uploader("s3://bucket/out") as uploader:
-            uploader.put(next(output.glob("*.safetensors")))
-            assert len(names(s3, "bucket/out")) == 1
+def test_nothing_is_left_of_an_upload_that_was_given_up(s3, output, monkeypatch):
+    seen = []
+
+    def interrupt(number, _):
+        seen.append(names(s3, "bucket/out"))
+        if number == 2:
             raise KeyboardInterrupt
 
+    after_each(monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    with Uploader("s3://bucket/out") as uploader:  # left without finish
-        uploader.put(next(output.glob("*.safetensors")))
+        upload(output, "s3://bucket/out")
+    assert [len(found) for found in seen] == [1, 2]
     assert names(s3, "bucket/out") == []
 
 
@@ -124,17 +123,42 @@ def test_a_server_that_dies_during_the_upload(s3, s3_server, tmp_path, monkeypat
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     type(s3).clear_instance_cache()
     (tmp_path / "config.json").write_text("{}")
-
-    def cut_off():
-        with Uploader("s3://bucket/out") as uploader:
-            uploader.put(tmp_path / "model.safetensors")
-            proxy.limit = 0
-            uploader.finish(tmp_path)
-
+    after_each(monkeypatch, lambda *_: setattr(proxy, "limit", 0))
     with pytest.raises(AlliageError, match="cannot be reached") as caught:
-        cut_off()
+        upload(tmp_path, "s3://bucket/out")
     proxy.close()
     assert "2 files of an unfinished output could not be removed" in str(caught.value)
+
+
+def test_an_upload_that_was_killed_is_completed_by_resume(s3, output, monkeypatch):
+    shards = sorted(output.glob("*.safetensors"))
+    for file in (shards[0], output / "heads" / "topics" / "head.json"):
+        s3.put_file(str(file), f"bucket/out/{file.relative_to(output).as_posix()}")
+    with pytest.raises(UsageError, match="exists already"):
+        upload(output, "s3://bucket/out")
+    put = []
+    after_each(monkeypatch, lambda _, path: put.append(path.url))
+    upload(output, "s3://bucket/out", resume=True)
+    assert names(s3, "bucket/out") == local_names(output)
+    assert len(put) == len(local_names(output)) - 2
+    with alliage.open("s3://bucket/out") as there, alliage.open(output) as here:
+        assert_same_tensors(there, here)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("alliage.json", b"[]"), ("alliage.json", b"{} "), ("notes.txt", b"")],
+    ids=["other bytes", "another size", "another name"],
+)
+def test_resume_takes_nothing_of_somebody_else_for_its_own(s3, output, name, content):
+    s3.put_file(str(output / "config.json"), "bucket/out/config.json")
+    s3.pipe_file(f"bucket/out/{name}", content)
+    with pytest.raises(UsageError, match="exists already, with") as caught:
+        upload(output, "s3://bucket/out", resume=True)
+    assert name in str(caught.value)
+    assert "config.json" not in str(caught.value)
+    assert names(s3, "bucket/out") == sorted(["config.json", name])
+    assert s3.cat_file(f"bucket/out/{name}") == content
 
 
 def test_it_works_on_any_file_system(output):

@@ -104,13 +104,36 @@ def test_what_could_not_be_uploaded_is_kept_for_resume(workspace, on_s3, monkeyp
     models = [str(workspace / name) for name in ("sentiment", "topics")]
     recipe = parse_recipe({"method": "average", "models": models})
     url = "s3://bucket/later"
+    home = upload.local_home(url)
     made = plan(recipe, out=url)
     on_s3.rm("bucket", recursive=True)  # the bucket goes away after planning
-    with pytest.raises(AlliageError):
+    with pytest.raises(AlliageError) as caught:
         engine.run(made, url)
+    assert f"{home}: the finished output is kept here. Upload it with --resume" in str(caught.value)
     on_s3.mkdir("bucket")
     with pytest.raises(UsageError, match="--resume"):
         engine.run(plan(recipe, out=url), url)
+
+    other = parse_recipe({"method": "average", "models": models[:1]})
+    with pytest.raises(UsageError, match="another recipe or other inputs") as caught:
+        engine.run(plan(other, out=url, resume=True), url, resume=True)
+    assert str(home) in str(caught.value)
+    assert not on_s3.exists(url)
+
+    # As after a kill during the upload.
+    on_s3.put_file(str(home / "model.safetensors"), "bucket/later/model.safetensors")
+    assert plan(recipe, out=url).problems
     engine.run(plan(recipe, out=url, resume=True), url, resume=True)
-    assert on_s3.exists("bucket/later/model.safetensors")
-    assert not upload.local_home(url).exists()
+    assert on_s3.exists("bucket/later/alliage.json")
+    assert not home.exists()
+    assert plan(recipe, out=url, resume=True).problems  # nothing here of which that is a part
+
+
+def test_an_output_to_a_file_url_is_a_local_folder(alliage, workspace):
+    line = "merge --method average sentiment topics -q"
+    done = alliage(f"{line} -o {(workspace / 'merged').as_uri()}")
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "merged" / "model.safetensors").is_file()
+    done = alliage(f"{line} -o {(workspace / 'merged').as_uri()}")
+    assert done.returncode == 2
+    assert f"{workspace / 'merged'}: exists already." in done.stderr

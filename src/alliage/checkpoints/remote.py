@@ -262,6 +262,15 @@ def is_url(ref: object) -> bool:
     return "://" in str(ref)
 
 
+def local_path(url: str) -> Path | None:
+    """The local path that a file:// URL means; nothing for any other URL."""
+    if not url.startswith(("file://", "local://")):
+        return None
+    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+    return Path(LocalFileSystem._strip_protocol(url))
+
+
 def locate(text: str, *, is_file: bool) -> Path | RemotePath:
     """What a URL means: file:// is a local path.
 
@@ -269,12 +278,9 @@ def locate(text: str, *, is_file: bool) -> Path | RemotePath:
         UsageError: nothing there, with the nearest names where the server lists any.
         AlliageError: the server cannot be reached, or refuses.
     """
-    if text.startswith(("file://", "local://")):
-        from fsspec.implementations.local import (  # type: ignore[import-untyped]
-            LocalFileSystem,
-        )
-
-        return Path(LocalFileSystem._strip_protocol(text))
+    here = local_path(text)
+    if here is not None:
+        return here
     path = RemotePath.parse(text)
     if not (path.is_file() if is_file else path.is_dir()):
         raise UsageError(Problem(text, "does not exist.", _neighbours(path)))

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from alliage.checkpoints.digests import begun_early
 from alliage.checkpoints.journal import JournaledFolder, discard_finished
-from alliage.checkpoints.remote import is_url
-from alliage.checkpoints.upload import local_home, upload
+from alliage.checkpoints.upload import destination, local_home, upload
 from alliage.checkpoints.writer import TensorWriter
-from alliage.errors import Problem, UsageError
+from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.blocks import parts_of
 from alliage.merging.computing import computing_for
 from alliage.merging.distributed import Executor, await_tasks, workers
@@ -66,7 +65,7 @@ def run(
     Args:
         plan: without problems.
         out: a path that does not exist, or a URL where nothing lies: what is made for it here is
-            uploaded when it is complete.
+            uploaded when it is complete, and kept for `resume` where that fails.
         device: where blocks are computed: "cpu" or "cuda".
         executor: who computes them: threads of this process, or the tasks of a "ray" cluster whose
             nodes reach the output's folder, and the inputs, by the same paths.
@@ -84,19 +83,29 @@ def run(
     plan.raise_problems()
     notify = on_event or (lambda *_: None)
     begun = workers(executor, ray_address, device)
-    if not is_url(out):
-        return _run(plan, Path(out), device, begun, resume, notify)
-    url, home = str(out), local_home(str(out))
+    place = destination(out)
+    if isinstance(place, Path):
+        return _run(plan, place, device, begun, resume, notify)
+    url, home = str(out), local_home(str(place))
     if home.exists() and not resume:
         what = f"what was made for it and could not be uploaded lies in {home}."
         fix = "Upload it with --resume (resume=True), or remove that folder."
         raise UsageError(Problem(url, what, fix))
+    if home.exists() and not is_complete(plan, home):
+        what = f"what was made for {url} of another recipe or other inputs lies here."
+        fix = "Upload it by that recipe with --resume (resume=True), or remove this folder."
+        raise UsageError(Problem(str(home), what, fix))
     if home.exists():
         record = RunRecord(url, 0.0, plan.bytes_to_write, 0, 0, 0)
     else:
         record = _run(plan, home, device, begun, resume, notify)
     notify("uploading", 0, 1)
-    upload(home, url)
+    try:
+        upload(home, url, resume=resume)
+    except AlliageError as error:
+        fix = "Upload it with --resume (resume=True), or remove that folder."
+        kept = Problem(str(home), "the finished output is kept here.", fix)
+        raise type(error)([*error.problems, kept]) from error
     notify("uploading", 1, 1)
     shutil.rmtree(home.parent)
     return replace(record, out=url)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from alliage.checkpoints import Checkpoint, upload
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head, layer_of
-from alliage.checkpoints.remote import RemotePath, is_url
+from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.factors import plan_factors
@@ -57,10 +57,13 @@ def plan(
     made = Plan(recipe, method, arguments, memory=memory, threads=threads, shard_bytes=shard_bytes)
     made.notes += recipe.notes
     _check_counts(made)
-    if is_url(out):
-        _attempt(made, partial(upload.refuse_existing, RemotePath.parse(str(out))))
-    elif out is not None and not (resume and Path(out).is_dir()):  # perhaps complete already
-        _attempt(made, partial(refuse_existing, Path(out)))
+    place = None if out is None else _attempt(made, partial(upload.destination, out))
+    if isinstance(place, RemotePath):
+        home = upload.local_home(str(place))
+        finished = home if resume and home.is_dir() else None  # perhaps uploaded in part
+        _attempt(made, partial(upload.refuse_existing, place, finished))
+    elif place is not None and not (resume and place.is_dir()):  # perhaps complete already
+        _attempt(made, partial(refuse_existing, place))
     if recipe.base is None and method.space == "delta" and method.unit != "factors":
         raise UsageError(
             Problem(
@@ -81,8 +84,8 @@ def plan(
         return made
     _check_arguments(made)
     _check_memory(made)
-    if out is not None and not resume:
-        _check_disk(made, upload.local_home(str(out)) if is_url(out) else Path(out))
+    if place is not None and not resume:
+        _check_disk(made, upload.local_home(str(place)) if isinstance(place, RemotePath) else place)
     if made.base.config is None and method.unit != "factors":
         made.notes.append(f"{made.base.ref} has no config.json: from_pretrained needs one.")
     made.tokenizer = _attempt(made, partial(_open_tokenizer, made))
