@@ -137,3 +137,14 @@ def test_an_output_to_a_file_url_is_a_local_folder(alliage, workspace):
     done = alliage(f"{line} -o {(workspace / 'merged').as_uri()}")
     assert done.returncode == 2
     assert f"{workspace / 'merged'}: exists already." in done.stderr
+    done = alliage(f"extract topics --base base --rank 2 -o {(workspace / 'lora').as_uri()}")
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "lora" / "adapter_config.json").is_file()
+
+
+def test_what_is_made_for_the_disk_only_refuses_a_url(alliage, workspace):
+    before = {path.name for path in workspace.iterdir()}
+    done = alliage("extract topics --base base --rank 2 -o s3://bucket/lora")
+    assert done.returncode == 2
+    assert "s3://bucket/lora: this output cannot go to a URL." in done.stderr
+    assert {path.name for path in workspace.iterdir()} == before

@@ -238,3 +238,12 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
     with pytest.raises(AlliageError, match=r"pooler.dense.bias: holds NaN"):
         alliage.apply(tmp_path / "adapter", out=tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_model_with_a_head_refuses_a_url(tmp_path, monkeypatch):
+    adapt(sequence_model(), tmp_path, r=2, target_modules=["key"], modules_to_save=["classifier"])
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="memory://some/out: this output cannot go to a URL"):
+        alliage.apply("adapter", out="memory://some/out")
+    assert sorted(tmp_path.iterdir()) == before

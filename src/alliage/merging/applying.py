@@ -13,6 +13,7 @@ from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import CONFIG, read_json
+from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
 from alliage.merging.engine import RunRecord, run
@@ -53,7 +54,7 @@ def apply(
 
     Args:
         adapter: a PEFT adapter, as `alliage.open` takes it.
-        out: the new folder.
+        out: the new folder; it may be on a URL where the adapter has no task head.
         base: the model it adapts; by default the one that its settings name.
         scale: s, any finite number; −1 takes away what was learned.
         dtype: of the output; the base's own by default.
@@ -82,11 +83,12 @@ def apply(
         made.raise_problems()
         if not made.left_apart:
             return run(made, out, on_event=on_event)
-        with OutputFolder(out) as folder:
+        place = local_destination(out)
+        with OutputFolder(place) as folder:
             body = folder.staging / "body"
             record = run(made, body, on_event=on_event)
             written = _seat_head(folder, body, opened)
-        return replace(record, out=Path(out), bytes_written=written)
+        return replace(record, out=place, bytes_written=written)
 
 
 def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:

@@ -21,6 +21,7 @@ from alliage.checkpoints.card import model_card
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import KINDS, parse_kinds
 from alliage.checkpoints.reference import ADAPTER_CONFIG
+from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.low_rank import low_rank_distances, low_rank_svd
@@ -143,12 +144,13 @@ def extract(
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
-        UsageError: an argument is wrong, or `out` exists.
+        UsageError: an argument is wrong, or `out` exists or is a URL.
         AlliageError: the two do not fit together, hold NaN or infinity, or do not differ in any
             matrix; all misfits.
     """
     kinds = _check(rank, energy, modules, dtype)
-    refuse_existing(Path(out))
+    out = local_destination(out)
+    refuse_existing(out)
     started = time.perf_counter()
     notify = on_event or (lambda *_: None)
     vector = vectors.open(tuned, base)
@@ -177,7 +179,7 @@ def extract(
         total = math.fsum([*energies.values(), *(module.norm**2 for module in done)])
         lost = math.fsum([*(one.norm**2 for one in left), *(one.error**2 for one in done)])
         made = ExtractionRecord(
-            Path(out), time.perf_counter() - started, nbytes, tuple(done), tuple(left),
+            out, time.perf_counter() - started, nbytes, tuple(done), tuple(left),
             tuple(form.whole), total, 1 - lost / total,
         )  # fmt: skip
         folder.add_json(
