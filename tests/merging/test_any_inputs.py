@@ -39,7 +39,7 @@ def test_any_shapes_types_blocks_and_threads(tmp_path_factory, data):
     content = {"method": method, "base": str(home / "base"), "models": entries}
     chosen = parse_recipe(content | {"parameters": parameters})
     threads = data.draw(st.integers(1, 3))
-    memory = plan(chosen, threads=threads).least_memory
+    memory = plan(chosen, threads=threads).memory_for(threads)
     run(plan(chosen, threads=threads, memory=memory), home / "out")
     for key, found in load_file(home / "out" / "model.safetensors").items():
         base = held["base"][key].double()

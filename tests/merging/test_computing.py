@@ -259,7 +259,7 @@ def test_any_small_models_any_blocks_threads_and_files(tmp_path_factory, data):
     chosen = parse_recipe(content)
     run(plan(chosen), home / "out")
     threads = data.draw(st.integers(1, 3))
-    tight = plan(chosen, threads=threads, memory=plan(chosen, threads=threads).least_memory)
+    tight = plan(chosen, threads=threads, memory=plan(chosen, threads=threads).memory_for(threads))
     assert tight.block == 4096
     run(tight, home / "tight")
     assert whole(home / "tight") == whole(home / "out")
@@ -294,7 +294,7 @@ def test_blocks_and_threads_do_not_change_what_first_passes_and_draws_give(
             store(home / model, {f"layers.{k}.weight": tensor * (k + 0.3) for k in range(4)})
         chosen = recipe(home, name, parameters=parameters)
         run(plan(chosen), home / "one")
-        tight = plan(chosen, threads=2, memory=plan(chosen, threads=2).least_memory)
+        tight = plan(chosen, threads=2, memory=plan(chosen, threads=2).memory_for(2))
         run(tight, home / "tight")
         assert whole(home / "one") == whole(home / "tight")
 

@@ -57,7 +57,7 @@ def test_blocks_with_cancelling_votes_are_redone_where_the_guess_was_wrong(tmp_p
         save_file({"layers.0.weight": tensor}, tmp_path / name / "model.safetensors")
     models = [str(tmp_path / "a"), str(tmp_path / "b")]
     chosen = recipe(tmp_path, models=models)
-    least = plan(chosen, threads=2).least_memory
+    least = plan(chosen, threads=2).memory_for(2)
     made = plan(chosen, memory=least, threads=2)
     record = run(made, tmp_path / "out")
     expected = reference(torch.stack([t.flatten() for t in tuned]), 0.2)
@@ -127,12 +127,12 @@ def test_same_bytes_whatever_the_threads_memory_and_shards(family, tmp_path):
     mixed = [*(str(family / name) for name in MODELS), *lora]
     chosen = recipe(family, models=mixed, parameters={"density": 0.3})
     run(plan(chosen), tmp_path / "one")
-    least = plan(chosen, threads=3).least_memory
+    least = plan(chosen, threads=3).memory_for(3)
     tight = plan(chosen, threads=3, memory=least)
     assert tight.block < plan(chosen).block
     assert tight.working_memory == least
     run(tight, tmp_path / "three")
-    assert "Give at least" in str(plan(chosen, threads=3, memory=least - 1).problems[0])
+    assert plan(chosen, threads=3, memory=least - 1).workers == 2
     model = BertForSequenceClassification.from_pretrained(family / "sentiment")
     model.save_pretrained(tmp_path / "sentiment", max_shard_size="8KB")
     again = [str(tmp_path / "sentiment"), *mixed[1:]]

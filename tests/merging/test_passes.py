@@ -49,7 +49,7 @@ def measured(home, threads=1, memory=None, **parameters):
     chosen = recipe(home, "ties", parameters=parameters)
     made = plan(chosen, threads=threads)
     if memory == "least":
-        made = plan(chosen, threads=threads, memory=made.least_memory)
+        made = plan(chosen, threads=threads, memory=made.memory_for(threads))
     computing = computing_for(made, None)
     return made, measure(made, computing, made.block, lambda *_: None)
 
@@ -84,7 +84,7 @@ def test_each_group_has_the_sorted_threshold_of_its_vector(home, trim, threads):
 def test_blocks_share_out_exactly_the_entries_that_stay(home, trim, threads):
     density = 0.3
     chosen = recipe(home, "ties", parameters={"trim": trim, "density": density, "kept": "count"})
-    run(plan(chosen, threads=threads, memory=plan(chosen, threads=threads).least_memory),
+    run(plan(chosen, threads=threads, memory=plan(chosen, threads=threads).memory_for(threads)),
         home / "out")  # fmt: skip
     vectors = deltas(home)
     out = load_file(home / "out" / "model.safetensors")

@@ -48,7 +48,9 @@ def test_a_plan_is_plain_values(home):
             assert content["elements_merged"] == 2 * (36 + 6)
             assert content["tensors_merged"] == 4
             assert content["output_files"] == ["model.safetensors"]
-            assert made.estimate_seconds() > 0
+            assert content["estimated_seconds"] > 0
+            assert content["memory"] == 2**30
+            assert content["disk"] == content["bytes_to_write"]  # there are no heads
             run(made, home / f"{method}-{threads}")
             written = (home / f"{method}-{threads}" / "model.safetensors").stat().st_size
             assert content["bytes_to_write"] == written
@@ -135,6 +137,25 @@ def test_too_little_memory_names_what_is_enough(home):
     assert said(plan(recipe(home, "ties"), threads=2, memory=least)) == []
     (problem,) = said(plan(recipe(home, "ties"), threads=2, memory=least - 1))
     assert f"Give at least {least / 2**20:.1f} MiB" in problem
+
+
+def test_where_memory_is_short_fewer_threads_work(home):
+    """Each measures a tensor of its own; one alone would do."""
+    chosen = recipe(home, "ties", parameters={"trim": "tensor"})
+    run(plan(chosen), home / "whole")
+    most = plan(chosen, threads=32)
+    assert (most.workers, most.notes) == (32, plan(chosen).notes)
+    for workers in (3, 1):
+        made = plan(chosen, threads=32, memory=most.memory_for(workers + 1) - 1)
+        assert said(made) == []
+        assert made.to_dict()["threads"] == workers
+        assert f"enough for {workers} of 32 threads" in made.notes[-1]
+        assert made.working_memory <= made.memory
+        run(made, home / str(workers))
+        files = [home / name / "model.safetensors" for name in (str(workers), "whole")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    (problem,) = said(plan(chosen, threads=32, memory=most.least_memory - 1))
+    assert f"Give at least {most.memory_for(1) / 2**20:.1f} MiB" in problem
 
 
 def test_the_tokenizer_of_the_model_that_is_named(home):

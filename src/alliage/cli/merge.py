@@ -209,7 +209,7 @@ def _print_plan(made: Plan) -> None:
         "read": console.size(plan["bytes_to_read"]),
         "write": f"{console.size(plan['bytes_to_write'])} in {len(plan['output_files'])} file(s)",
         "memory": f"{console.size(plan['working_memory'])} for blocks, {plan['threads']} threads",
-        "time": f"about {made.estimate_seconds():.1f} s" if not made.problems else None,
+        "time": f"about {plan['estimated_seconds']:.1f} s" if not made.problems else None,
         "problems": len(made.problems) or "none",
     }
     rows = [(key, value) for key, value in shown.items() if value is not None]

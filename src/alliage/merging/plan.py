@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -154,29 +155,48 @@ class Plan:
         """Of a block, in one worker: float32 tensors of all models, of the base and the result."""
         return 4 * (_COPIES * self.sources_at_once + 4)
 
-    @property
-    def _fixed_memory(self) -> int:
+    def memory_for(
+        self, workers: int, block: int = SMALLEST_BLOCK, *, measured: bool = False
+    ) -> int:
+        """The smallest budget that so many workers can keep.
+
+        Args:
+            workers: threads.
+            block: elements of a block.
+            measured: whether the first passes are done.
+        """
+        if self.method.unit == "tensor":
+            block = self.largest
+        first_passes = 0 if measured else self._first_pass_memory(workers)
+        return first_passes + self._bytes_per_element * block * workers
+
+    def _first_pass_memory(self, workers: int) -> int:
         first_pass, groups = self.method.first_pass, self.groups()
         if first_pass is None or not groups:
             return 0
         sampled = min(SAMPLE, sum(tensor.spec.numel for tensor in groups[0]))
-        at_once = min(self.threads, len(groups))
+        at_once = min(workers, len(groups))
         return at_once * first_pass.memory(self.sources_at_once, sampled)
+
+    def fitting_workers(self, block: int = SMALLEST_BLOCK, *, measured: bool = False) -> int:
+        """How many of the threads can work within the memory; see `memory_for`."""
+        if self.method.unit == "factors":
+            return self.threads
+        return bisect.bisect_right(
+            range(1, self.threads + 1),
+            self.memory,
+            key=lambda count: self.memory_for(count, block, measured=measured),
+        )
 
     @property
     def workers(self) -> int:
-        """Threads: fewer than asked for where each holds a whole tensor of all models."""
-        if self.method.unit != "tensor":
-            return self.threads
-        fitting = self.memory // max(1, self._bytes_per_element * self.largest)
-        return max(1, min(self.threads, fitting))
+        """Threads: fewer than asked for where the memory is too little for all of them."""
+        return max(1, self.fitting_workers())
 
     @property
     def least_memory(self) -> int:
-        """The smallest budget that the plan can keep."""
-        if self.method.unit == "tensor":
-            return self._fixed_memory + self._bytes_per_element * self.largest
-        return self._fixed_memory + self._bytes_per_element * SMALLEST_BLOCK * self.threads
+        """The smallest budget that the plan can keep, with one worker."""
+        return self.memory_for(1)
 
     @property
     def remote(self) -> bool:
@@ -199,16 +219,16 @@ class Plan:
     @property
     def block(self) -> int:
         """Elements of a block, so that all threads together stay within `memory`."""
-        left = self.memory - self._fixed_memory
-        fitting = left // (self._bytes_per_element * self.threads)
+        workers = self.workers
+        left = self.memory - self._first_pass_memory(workers)
+        fitting = left // (self._bytes_per_element * workers)
         largest = _REMOTE_BLOCK if self.remote else BLOCK
         return max(SMALLEST_BLOCK, min(largest, fitting // SMALLEST_BLOCK * SMALLEST_BLOCK))
 
     @property
     def working_memory(self) -> int:
         """Bytes of anonymous memory that the merge takes, beside the interpreter's libraries."""
-        at_once = self.largest if self.method.unit == "tensor" else self.block
-        return self._fixed_memory + self._bytes_per_element * at_once * self.workers
+        return self.memory_for(self.workers, self.block)
 
     @property
     def bytes_to_read(self) -> int:
@@ -228,6 +248,18 @@ class Plan:
     def bytes_to_write(self) -> int:
         """Bytes of the output's weight files."""
         return self.layout.nbytes if self.layout is not None else 0
+
+    @property
+    def disk(self) -> int:
+        """Bytes of weights that come to lie below the output, task heads in their folders too."""
+        heads = sum(
+            spec.nbytes
+            for vector in self.vectors
+            for checkpoint in vector.checkpoints
+            for name, spec in checkpoint.specs().items()
+            if name in self.left_apart.get(vector.name, ())
+        )
+        return self.bytes_to_write + heads
 
     def estimate_seconds(self) -> float:
         """About how long a run will take on a common machine."""
@@ -258,6 +290,9 @@ class Plan:
             "bytes_to_read": self.bytes_to_read,
             "bytes_to_write": self.bytes_to_write,
             "working_memory": self.working_memory,
+            "memory": self.memory,
+            "disk": self.disk,
+            "estimated_seconds": None if self.errors else self.estimate_seconds(),
             "threads": self.workers,
             "problems": [str(problem) for problem in self.problems],
         }

@@ -194,7 +194,13 @@ def _differing(method: Method, group: Sequence[MergedTensor]) -> tuple[str, str]
 
 
 def _check_memory(made: Plan) -> None:
-    if made.method.unit == "factors" or made.memory >= made.least_memory:
+    if made.method.unit == "factors":
+        return
+    if made.memory >= made.least_memory:
+        if made.workers < made.threads:
+            what = f"{made.memory / 2**20:.1f} MiB of memory are enough for {made.workers} of "
+            all_threads = f"{made.memory_for(made.threads) / 2**20:.1f} MiB"
+            made.notes.append(f"{what}{made.threads} threads; all of them take {all_threads}.")
         return
     least = f"{made.least_memory / 2**20:.1f} MiB"
     if made.method.unit == "tensor":
@@ -207,6 +213,6 @@ def _check_memory(made: Plan) -> None:
 
 def _check_disk(made: Plan, out: Path) -> None:
     free = shutil.disk_usage(folder_of(out)).free
-    if free < made.bytes_to_write:
-        what = f"needs {made.bytes_to_write / 1e9:.2f} GB, {free / 1e9:.2f} GB are free."
+    if free < made.disk:
+        what = f"needs {made.disk / 1e9:.2f} GB, {free / 1e9:.2f} GB are free."
         made.errors.append(AlliageError(Problem(str(out), what, "Make room, or write elsewhere.")))
