@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from alliage.errors import AlliageError, UsageError
+from alliage.errors import AlliageError, TransientError, UsageError
 from alliage.merging import plan, run
 from tests.merging.test_odd_inputs import recipe, store, three
 
@@ -120,6 +121,40 @@ def test_another_input_of_the_same_size_and_time_is_noticed(home, monkeypatch, c
     with pytest.raises(AlliageError, match="changed while it was read"):
         run(made, home / "again", on_event=at_the_first_event(lambda: change(victim)))
     assert not (home / "again").exists()
+
+
+def test_blocks_begun_with_more_memory_go_on_with_fewer_workers(home, monkeypatch):
+    monkeypatch.setattr("alliage.merging.blocks._PART_BYTES", 200_000)
+    chosen, seen = recipe(home, "task_arithmetic"), []
+    made = plan(chosen)
+
+    def stop(*_):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(made, home / "out", on_event=stop)
+    least = made.memory_for(1, made.block)
+    short = plan(chosen, threads=4, memory=least - 1)
+    assert short.block < made.block
+    with pytest.raises(TransientError, match=f"Give at least {least / 2**20:.1f} MiB"):
+        run(short, home / "out", resume=True)
+    workers = set()
+    enough = plan(chosen, threads=4, memory=least)
+    record = run(
+        enough,
+        home / "out",
+        resume=True,
+        on_event=lambda stage, *_: (
+            stage == "merging" and workers.add(threading.current_thread().name)
+        ),
+    )
+    assert record.parts_kept > 0
+    assert workers == {"alliage_0"}
+    run(made, home / "whole")
+    files = [(home / name / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 100 + b"\n", b"[1]\n", b"\xff\n{}\n", b'{"part":'])

@@ -13,7 +13,7 @@ from alliage.checkpoints.digests import begun_early
 from alliage.checkpoints.journal import JournaledFolder, discard_finished
 from alliage.checkpoints.upload import destination, local_home, upload
 from alliage.checkpoints.writer import TensorWriter
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.errors import AlliageError, Problem, TransientError, UsageError
 from alliage.merging.blocks import parts_of
 from alliage.merging.computing import computing_for
 from alliage.merging.distributed import Executor, await_tasks, workers
@@ -144,6 +144,7 @@ def _run(
             else:
                 if not again:
                     check_ties(plan)
+                plan = _within_memory(plan, folder)
                 computing = computing_for(plan, writer, device)
                 with torch_alone(computing):
                     merge = begin(plan, computing, writer, folder, notify)
@@ -164,6 +165,26 @@ def _journaled(plan: Plan, out: Path, device: str, resume: bool) -> JournaledFol
     """The output's folder; only what computes the same bytes goes on with an interrupted run."""
     what = {**subject(plan), "made by": {"device": device, **software()}}
     return JournaledFolder(out, what, {"block": plan.block}, resume=resume)
+
+
+def _within_memory(plan: Plan, folder: JournaledFolder) -> Plan:
+    """The plan with as few workers as its memory is enough for, in blocks as they were begun.
+
+    Raises:
+        TransientError: it is too little for one of them.
+    """
+    block: int = folder.choices["block"]
+    if plan.method.unit == "tensor" or block <= plan.block:
+        return plan
+    measured = any("statistics" in entry for entry in folder.entries)
+    fitting = plan.fitting_workers(block, measured=measured)
+    if not fitting:
+        least = plan.memory_for(1, block, measured=measured)
+        what = f"{plan.memory / 2**20:.1f} MiB are too little for the blocks of the interrupted run"
+        raise TransientError(
+            Problem("memory", f"{what}.", f"Give at least {least / 2**20:.1f} MiB.")
+        )
+    return replace(plan, threads=fitting)
 
 
 @contextlib.contextmanager
