@@ -278,6 +278,23 @@ def test_an_adapter_alone_has_no_layers_to_stack(tuned):
     assert "is an adapter: layers are taken from full models" in str(made.problems[0])
 
 
+@pytest.mark.parametrize("model", ["base", "bare-a"])
+@pytest.mark.parametrize("method", ["passthrough", "task_arithmetic"])
+@pytest.mark.parametrize("sliced", [True, False])
+def test_a_full_model_is_no_adapter(tuned, method, sliced, model):
+    home, _ = tuned
+    ref = f"{home / model}+{home / 'bare-b'}"
+    body = {"slices": [{"models": [{"model": ref, "layers": [0, 1]}]}]}
+    chosen = {"method": method, "base": str(home / "base")} | (
+        body if sliced else {"models": [ref]}
+    )
+    made = plan(parse_recipe(chosen))
+    said = f"is a full model; {ref} needs an adapter behind the +. To add what models learned"
+    assert any(f"{home / 'bare-b'}: {said}" in str(problem) for problem in made.problems)
+    with pytest.raises(UsageError, match="use alliage arithmetic"):
+        made.raise_problems()
+
+
 def test_heads_are_kept_beside_a_stack(tuned):
     home, held = tuned
     for number, name in enumerate("ab"):

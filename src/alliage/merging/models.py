@@ -35,7 +35,7 @@ def open_model(ref: str, base: Checkpoint, name: str | None) -> Vector:
         return open_vector(model, base, name=name)
     tuned = open_checkpoint(model)
     if tuned.path == base.path:
-        return open_vector(adapter, tuned, name=name)
+        return _open_adapter(adapter, tuned, name=name)
     both = _adapted(TaskVector(base, tuned), tuned, adapter)
     return both.named(name) if name is not None else both
 
@@ -54,7 +54,7 @@ def open_donor(made: Plan, base: Checkpoint, ref: str) -> Vector:
     if adapter is None:
         return vector
     if made.method.space == "delta" and tuned.path == base.path:
-        return open_vector(adapter, tuned)
+        return _open_adapter(adapter, tuned)
     return _adapted(vector, tuned, adapter)
 
 
@@ -62,9 +62,10 @@ def _adapted(vector: Vector, tuned: Checkpoint, adapter: str) -> Vector:
     """A tuned model's vector with one of its adapters applied.
 
     Raises:
+        UsageError: what should be the adapter is a full model.
         AlliageError: the adapter changes what the vector does not have by that name.
     """
-    applied = open_vector(adapter, tuned)
+    applied = _open_adapter(adapter, tuned)
     unknown = [name for name in applied.shapes if name not in vector.shapes]
     if unknown:
         what = f"changes {unknown[0]} of {tuned.ref}, which the base does not have by this name."
@@ -72,6 +73,16 @@ def _adapted(vector: Vector, tuned: Checkpoint, adapter: str) -> Vector:
         raise AlliageError(Problem(adapter, what, fix))
     both: Vector = Combination([(1.0, vector), (1.0, applied)])
     return both.named(f"{tuned.name}+{applied.name}")
+
+
+def _open_adapter(ref: str, tuned: Checkpoint, *, name: str | None = None) -> Vector:
+    """What a "model+adapter" adds to its model."""
+    adapter = open_checkpoint(ref, base=tuned)
+    if adapter.adapter is None:
+        what = f"is a full model; {tuned.ref}+{ref} needs an adapter behind the +."
+        fix = "To add what models learned, use alliage arithmetic."
+        raise UsageError(Problem(ref, what, fix))
+    return open_vector(adapter, tuned, name=name)
 
 
 def make_names_unique(vectors: Iterable[Vector]) -> None:
