@@ -153,6 +153,47 @@ def test_wrong_layers_and_tensors_are_named_all_at_once(models, tmp_path):
         plan(slices(home, ("deep", 0, 1), method="factor_average")).raise_problems()
 
 
+@pytest.mark.parametrize("parts", [[("short", 0, 2), ("wide", 0, 1)], [("wide", 0, 1)]])
+def test_layers_of_another_width_are_refused_with_all_that_does_not_fit(models, tmp_path, parts):
+    home, made = models
+    wide = llama(3, 1, hidden_size=32)
+    wide.save_pretrained(tmp_path / "wide")
+    (tmp_path / "short").symlink_to(home / "short")
+    short = made["short"].state_dict()
+    misfits = {
+        f"{tmp_path / 'wide'}: {name}: has the shape {list(tensor.shape)}, "
+        f"expected {list(short[name].shape)}."
+        for name, tensor in wide.state_dict().items()
+        # Without a first slice of its own, "short" is only the base, and so gives config.json.
+        if len(parts) == 1 or name != "model.embed_tokens.weight"
+    }
+    planned = plan(slices(tmp_path, *parts, base=str(tmp_path / "short")))
+    assert {str(problem) for problem in planned.problems} == misfits
+    with pytest.raises(AlliageError, match="has the shape"):
+        run(planned, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_width_is_refused_without_a_base_too(models, tmp_path):
+    home, _ = models
+    llama(3, 2, intermediate_size=40).save_pretrained(tmp_path / "wide")
+    planned = plan(slices(tmp_path, (home / "short", 0, 1), ("wide", 1, 2)))
+    said = {str(problem).split(": ", 1)[1] for problem in planned.problems}
+    assert said == {
+        "model.layers.1.mlp.up_proj.weight: has the shape [40, 16], expected [24, 16].",
+        "model.layers.1.mlp.gate_proj.weight: has the shape [40, 16], expected [24, 16].",
+        "model.layers.1.mlp.down_proj.weight: has the shape [16, 40], expected [16, 24].",
+    }
+
+
+def test_layers_may_differ_as_they_do_in_their_model(tmp_path):
+    tensors = {f"model.layers.{i}.weight": torch.full((i + 2,), float(i)) for i in range(3)}
+    store(tmp_path / "uneven", tensors, config={"num_hidden_layers": 3})
+    run(plan(slices(tmp_path, ("uneven", 1, 3), ("uneven", 0, 1))), tmp_path / "out")
+    out = load_file(tmp_path / "out" / "model.safetensors")
+    assert [out[f"model.layers.{i}.weight"].shape[0] for i in range(3)] == [3, 4, 2]
+
+
 def settings_of(folder):
     return json.loads((folder / "config.json").read_text())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from itertools import accumulate
 
 from alliage.checkpoints.names import layer_of
@@ -43,6 +44,11 @@ def plan_stack(made: Plan) -> None:
         for layer in range(*part.models[0].layers)
     )
 
+    # By role, the shapes that config.json's model has; of a role it lacks, the first slice's.
+    known: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
+    for name, spec in base.specs().items():
+        known[_role(name)].add(spec.shape)
+
     def add(name: str, index: int, names: list[str], depth: float) -> None:
         """One output tensor from each model's own tensor of the slice."""
         entries = recipe.slices[index].models
@@ -59,9 +65,13 @@ def plan_stack(made: Plan) -> None:
             lay_out(made, name, base.specs()[names[0]], (), {})
             return
         spec = base.specs()[names[0]] if delta else found[0].source(names[0])
+        shapes = known[_role(name)] or {spec.shape}
+        known[_role(name)] = shapes
+        expected = spec.shape if spec.shape in shapes else min(shapes)
         for entry, own, vector in zip(entries, names, found, strict=True):
-            if vector.shapes.get(own, spec.shape) != spec.shape:
-                what = f"has the shape {list(vector.shapes[own])}, expected {list(spec.shape)}."
+            shape = vector.shapes.get(own, spec.shape)
+            if shape != expected:
+                what = f"has the shape {list(shape)}, expected {list(expected)}."
                 problems.append(Problem(f"{entry.model}: {own}", what))
         sources = tuple(
             Source(numbers[entry.model], own) for entry, own in zip(entries, names, strict=True)
@@ -104,3 +114,8 @@ def plan_stack(made: Plan) -> None:
 def _at(name: str, layer: int) -> str:
     """A tensor's name, moved to another layer."""
     return _LAYER_NUMBER.sub(lambda match: f"{match[1]}{layer}{match[2] or ''}", name)
+
+
+def _role(name: str) -> str:
+    """A tensor's name without the number of its layer: what it does in any layer."""
+    return _LAYER_NUMBER.sub(lambda match: f"{match[1]}*{match[2] or ''}", name)
