@@ -216,6 +216,29 @@ def test_settings_for_each_layer_come_from_the_layers_own_model(tmp_path):
     assert [out[f"model.layers.{i}.weight"][0].item() for i in range(4)] == [1, 3, 4, 0]
 
 
+def test_only_lists_of_layers_follow_them_nested_ones_too(tmp_path):
+    tensors = {f"model.layers.{i}.weight": torch.full((2,), float(i)) for i in range(2)}
+    text = {"num_hidden_layers": 2, "layer_types": ["a", "b"], "eos_token_id": [7, 8]}
+    store(tmp_path / "nested", tensors, config={"text_config": text, "eos_token_id": [7, 8]})
+    run(plan(slices(tmp_path, ("nested", 1, 2), ("nested", 0, 2))), tmp_path / "out")
+    stacked = {"num_hidden_layers": 3, "layer_types": ["b", "a", "b"], "eos_token_id": [7, 8]}
+    assert settings_of(tmp_path / "out") == {"text_config": stacked, "eos_token_id": [7, 8]}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_layers": 2, "num_decoder_layers": 2}, "is an encoder-decoder"),
+        ({"num_hidden_layers": 2, "is_encoder_decoder": True}, "is an encoder-decoder"),
+        ({"depth": 2}, "has no number of layers under num_hidden_layers"),
+    ],
+)
+def test_stacks_that_no_setting_can_count_are_refused(tmp_path, config, said):
+    store(tmp_path / "odd", {"layers.0.weight": torch.ones(2)}, config=config)
+    with pytest.raises(UsageError, match=f"{tmp_path / 'odd'}: .*{said}"):
+        plan(slices(tmp_path, ("odd", 0, 1))).raise_problems()
+
+
 @pytest.fixture
 def tuned(tmp_path):
     """A bare base, two models tuned from it that name everything with a prefix, and an adapter."""

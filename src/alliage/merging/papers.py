@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints import provenance
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
+from alliage.merging.layer_settings import restacked
 from alliage.merging.plan import Plan
 from alliage.vectors import LowRankVector, TaskVector
-
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def write_settings(plan: Plan, folder: OutputFolder) -> None:
@@ -37,7 +36,8 @@ def write_settings(plan: Plan, folder: OutputFolder) -> None:
         config.pop("torch_dtype", None)
         config["dtype"] = plan.recipe.dtype
     if plan.layer_sources is not None:
-        config = _restacked(config, plan.layer_sources)
+        sources = [(donor.config or {}, layer) for donor, layer in plan.layer_sources]
+        config = restacked(config, sources)
     folder.add_json(CONFIG, config)
 
 
@@ -94,20 +94,3 @@ def _inputs(plan: Plan, notify: Callable[[str, int, int], None]) -> list[dict[st
         described.append(provenance.describe_input(role, checkpoint))
         notify("hashing inputs", done, len(sources))
     return described
-
-
-def _restacked(
-    config: dict[str, Any], layers: tuple[tuple[Checkpoint, int], ...]
-) -> dict[str, Any]:
-    """The settings of a stack of other layers: their number, and lists with a value for each."""
-    counts = [key for key in _LAYER_COUNTS if isinstance(config.get(key), int)]
-    before = config[counts[0]] if counts else None
-    for key in counts:
-        config[key] = len(layers)
-    for key, value in config.items():
-        if not isinstance(value, list) or len(value) != before:
-            continue
-        given = [((donor.config or {}).get(key) or value, layer) for donor, layer in layers]
-        if all(layer < len(values) for values, layer in given):
-            config[key] = [values[layer] for values, layer in given]
-    return config

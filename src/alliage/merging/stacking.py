@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from alliage.checkpoints.names import layer_of
 from alliage.errors import AlliageError, Problem, UsageError
+from alliage.merging.layer_settings import obstacle
 from alliage.merging.models import make_names_unique, open_donor
 from alliage.merging.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.parameters import depth_of
@@ -23,6 +24,7 @@ def plan_stack(made: Plan) -> None:
     as in the first slice, what stands after them as in the last one.
 
     Raises:
+        UsageError: the base is an encoder-decoder, or its number of layers is not known.
         AlliageError: a model lacks a layer or tensor; all of them.
     """
     base, recipe = made.base, made.recipe
@@ -30,6 +32,9 @@ def plan_stack(made: Plan) -> None:
         return
     if made.method.unit == "factors":
         raise UsageError(Problem("slices", f"{made.method.name} merges adapters, not layers."))
+    refused = obstacle(base.config) if base.config is not None else ""
+    if refused:
+        raise UsageError(Problem(base.ref, refused, "Merge it without slices."))
     numbers = {ref: number for number, ref in enumerate(recipe.refs)}
     made.vectors = [open_donor(made, base, ref) for ref in recipe.refs]
     make_names_unique(made.vectors)
