@@ -26,7 +26,7 @@ from benchmarks._report import OUT, report
 ALLIAGE = Path(sys.executable).with_name("alliage")
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin"
 SIZE, SMALLEST = "336M", "0.1M"  # the smallest shows how long it takes to start
-RUNS, PEER_RUNS = 5, 3
+RUNS, PEER_RUNS = 3, 2
 THREADS = 2
 CACHE = OUT / "cache"  # digests of inputs, so that runs with and without them can be told apart
 _SCALE = 0.4
