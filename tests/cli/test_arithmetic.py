@@ -90,3 +90,23 @@ def test_refusals_name_the_reason_and_leave_nothing(alliage, workspace, line, co
     for message in messages:
         assert message in done.stderr
     assert sorted(workspace.iterdir()) == before
+
+
+@pytest.mark.parametrize("line", ["arithmetic sentiment --base base", "apply sentiment-lora"])
+def test_what_was_interrupted_goes_on_with_resume(alliage, workspace, monkeypatch, line):
+    from alliage.merging import engine
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "write_provenance", interrupt)
+        assert alliage(f"{line} -o out").returncode == 130
+    done = alliage(f"{line} -o out")
+    assert done.returncode == 2
+    assert "Go on with --resume" in done.stderr
+    done = alliage(f"{line} -o out --resume --threads 1 --memory 64MB")
+    assert done.returncode == 0, done.stderr
+    assert alliage("verify out").returncode == 0
+    for option in ("--memory lots", "--threads 0"):
+        assert alliage(f"{line} -o other {option}").returncode == 2

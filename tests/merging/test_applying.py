@@ -247,3 +247,31 @@ def test_a_model_with_a_head_refuses_a_url(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="memory://some/out: this output cannot go to a URL"):
         alliage.apply("adapter", out="memory://some/out")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("saved", [None, ["classifier"]], ids=["no head", "head"])
+def test_an_interrupted_run_is_gone_on_with(tmp_path, monkeypatch, saved):
+    adapt(sequence_model(), tmp_path, r=2, target_modules=["key"], modules_to_save=saved)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    whole = alliage.apply("adapter", out="whole")
+
+    def interrupt(stage, done, total):
+        if stage == "hashing inputs":  # the weights are merged
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        alliage.apply("adapter", out="out", on_event=interrupt)
+    assert "what is done is kept. Go on with --resume" in caught.value.__notes__[0]
+    with pytest.raises(UsageError, match="an interrupted run left its work"):
+        alliage.apply("adapter", out="out")
+    record = alliage.apply("adapter", out="out", resume=True, threads=1)
+    assert record.parts_kept == 1
+    assert record.bytes_written == whole.bytes_written
+    first, second = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+        for name in ("whole", "out")
+    )
+    assert first.pop("README.md") != second.pop("README.md")  # their titles
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "whole", "out"])

@@ -27,6 +27,9 @@ def apply(
     dtype: Annotated[
         str | None, typer.Option(help="Of the output: float32, float16 or bfloat16.")
     ] = None,
+    memory: console.Memory = "1GiB",
+    threads: console.Threads = console.CORES,
+    resume: console.Resume = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
@@ -35,8 +38,19 @@ def apply(
 
     if out is None:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT."))
+    budget = console.size_in_bytes(memory, "--memory")
     with console.progress(quiet) as show:
-        record = alliage.apply(adapter, out=out, base=base, scale=scale, dtype=dtype, on_event=show)
+        record = alliage.apply(
+            adapter,
+            out=out,
+            base=base,
+            scale=scale,
+            dtype=dtype,
+            memory=budget,
+            threads=threads,
+            resume=resume,
+            on_event=show,
+        )
     if json:
         written = {"out": str(record.out), "seconds": record.seconds}
         console.print_json({"run": written | {"bytes_written": record.bytes_written}})

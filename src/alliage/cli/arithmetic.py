@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -33,6 +32,9 @@ def arithmetic(
     dtype: Annotated[
         str | None, typer.Option(help="Of the output: float32, float16 or bfloat16.")
     ] = None,
+    memory: console.Memory = "1GiB",
+    threads: console.Threads = console.CORES,
+    resume: console.Resume = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
@@ -48,6 +50,7 @@ def arithmetic(
         )
         if given is None
     ]
+    budget = console.size_in_bytes(memory, "--memory")
     try:
         terms = parse_expression(expression, definitions or ())
     except UsageError as error:
@@ -65,11 +68,12 @@ def arithmetic(
         "parameters": {"scale": 1.0},
         "dtype": dtype,
     }
-    made = plan(parse_recipe(content, where="command line"), out=out, threads=os.cpu_count() or 1)
+    recipe = parse_recipe(content, where="command line")
+    made = plan(recipe, out=out, memory=budget, threads=threads, resume=resume)
     for line in made.notes:
         console.note(f"note: {line}", quiet=quiet)
     with console.progress(quiet) as show:
-        record = run(made, str(out), on_event=show)
+        record = run(made, str(out), resume=resume, on_event=show)
     if json:
         shown = [{"name": t.name, "model": t.ref, "weight": t.weight} for t in terms]
         written = {"out": str(record.out), "seconds": record.seconds}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +20,12 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no notes on stderr.")]
+Memory = Annotated[str, typer.Option(help="For blocks: 512MiB, 2GB.")]
+Threads = Annotated[int, typer.Option(min=1, help="Workers; all cores by default.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an interrupted run to OUT ended.")
+]
+CORES = os.cpu_count() or 1
 
 
 def check_device(device: str) -> None:
@@ -124,6 +132,25 @@ def size(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1000
     raise AssertionError
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """The number of bytes that a size such as 512MiB or 2GB means.
+
+    >>> size_in_bytes("1.5kB", "--memory")
+    1500
+
+    Raises:
+        UsageError: it is no size; names the `option`.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(B|[kKMGT]i?B?)?", text.strip())
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    try:
+        assert match is not None
+        number, unit = float(match[1]), (match[2] or "").rstrip("B")
+    except (AssertionError, ValueError):
+        raise UsageError(Problem(option, f"{text!r} is no size.", "Write 512MiB.")) from None
+    return int(number * (1024 if "i" in unit else 1000) ** powers[unit.rstrip("i").lower()])
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,11 +36,9 @@ def merge(
         str | None, typer.Option(help="Of the output: float32, float16 or bfloat16.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    memory: Annotated[str, typer.Option(help="For blocks: 512MiB, 2GB.")] = "1GiB",
+    memory: console.Memory = "1GiB",
     shard_size: Annotated[str, typer.Option(help="Of the output's files, at most.")] = "5GB",
-    threads: Annotated[int, typer.Option(min=1, help="Workers; all cores by default.")] = (
-        os.cpu_count() or 1
-    ),
+    threads: console.Threads = console.CORES,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     on: Annotated[
         Literal["local", "ray"], typer.Option(help="Here, or on a Ray cluster.")
@@ -53,9 +50,7 @@ def merge(
         str | None,
         typer.Option(help="Whose method: paper, mergekit, peft, fusion_bench or sd_mecha."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted merge to OUT ended.")
-    ] = False,
+    resume: console.Resume = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
@@ -63,7 +58,8 @@ def merge(
     from alliage.merging import plan, run
 
     recipe = _recipe(inputs, method, base, settings or [], dtype, dialect)
-    budget, shard_bytes = _bytes(memory, "--memory"), _bytes(shard_size, "--shard-size")
+    budget = console.size_in_bytes(memory, "--memory")
+    shard_bytes = console.size_in_bytes(shard_size, "--shard-size")
     console.check_device(device)
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
@@ -214,16 +210,3 @@ def _print_plan(made: Plan) -> None:
     }
     rows = [(key, value) for key, value in shown.items() if value is not None]
     console.print_table("plan", ("", ""), rows, numbers_from=2)
-
-
-def _bytes(text: str, option: str) -> int:
-    import re
-
-    match = re.fullmatch(r"([\d.]+)\s*(B|[kKMGT]i?B?)?", text.strip())
-    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-    try:
-        assert match is not None
-        number, unit = float(match[1]), (match[2] or "").rstrip("B")
-    except (AssertionError, ValueError):
-        raise UsageError(Problem(option, f"{text!r} is no size.", "Write 512MiB.")) from None
-    return int(number * (1024 if "i" in unit else 1000) ** powers[unit.rstrip("i").lower()])

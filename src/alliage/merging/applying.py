@@ -18,6 +18,7 @@ from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
 from alliage.merging.engine import RunRecord, run
 from alliage.merging.heads import FOLDER as HEADS
+from alliage.merging.plan import DEFAULT_MEMORY
 from alliage.merging.planning import plan
 from alliage.merging.recipe_files import parse_recipe
 
@@ -43,7 +44,9 @@ def apply(
     base: str | Path | None = None,
     scale: float = 1.0,
     dtype: str | None = None,
+    memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
+    resume: bool = False,
     on_event: OnEvent | None = None,
 ) -> RunRecord:
     """Write θ_base + s·ΔW of a LoRA or (IA)3 adapter as a full checkpoint, in constant memory.
@@ -58,7 +61,9 @@ def apply(
         base: the model it adapts; by default the one that its settings name.
         scale: s, any finite number; −1 takes away what was learned.
         dtype: of the output; the base's own by default.
+        memory: bytes of anonymous memory that it may take.
         threads: workers; all cores by default.
+        resume: go on where an interrupted run to `out` ended.
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
@@ -79,15 +84,25 @@ def apply(
             "parameters": {"scale": scale},
             "dtype": dtype,
         }
-        made = plan(parse_recipe(content), out=out, threads=threads or cpu_count() or 1)
+        made = plan(
+            parse_recipe(content),
+            out=out,
+            memory=memory,
+            threads=threads or cpu_count() or 1,
+            resume=resume,
+        )
         made.raise_problems()
         if not made.left_apart:
-            return run(made, out, on_event=on_event)
+            return run(made, out, resume=resume, on_event=on_event)
         place = local_destination(out)
-        with OutputFolder(place) as folder:
-            body = folder.staging / "body"
-            record = run(made, body, on_event=on_event)
-            written = _seat_head(folder, body, opened)
+        seated = OutputFolder(place)
+        body = place.parent / f".{place.name}.body"  # beside it, so that a run can go on with it
+        record = run(made, body, resume=resume, on_event=on_event)
+        try:
+            with seated as folder:
+                written = _seat_head(folder, body, opened)
+        finally:
+            rmtree(body, ignore_errors=True)
         return replace(record, out=place, bytes_written=written)
 
 
@@ -116,7 +131,6 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         (body / name).unlink(missing_ok=True)
     for item in body.iterdir():
         item.rename(folder.staging / item.name)
-    body.rmdir()
     folder.add_companions(adapter)  # a tokenizer of its own goes before the base's
     if config is not None:
         folder.add_json(CONFIG, config | _decides(adapter, config, decided))
