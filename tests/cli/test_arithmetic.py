@@ -101,7 +101,9 @@ def test_what_was_interrupted_goes_on_with_resume(alliage, workspace, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(engine, "write_provenance", interrupt)
-        assert alliage(f"{line} -o out").returncode == 130
+        done = alliage(f"{line} -o out")
+    assert done.returncode == 130
+    assert "what is done is kept. Go on with --resume" in done.stderr
     done = alliage(f"{line} -o out")
     assert done.returncode == 2
     assert "Go on with --resume" in done.stderr

@@ -95,5 +95,6 @@ def main() -> None:
     except SystemExit as error:
         _print_notes(error)
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _print_notes(error)
         sys.exit(130)
