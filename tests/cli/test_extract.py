@@ -77,6 +77,8 @@ def test_json_is_all_of_stdout(alliage, workspace):
         ("sentiment --base base --rank 2 --energy 0.5 -o out", "expected one of the two"),
         ("sentiment --rank 2 -o out", "no base given"),
         ("sentiment --base base --rank 2 --modules quarry -o out", "Did you mean 'query'"),
+        ("sentiment --base base --rank 2 --modules '' -o out", "modules: '' names no kind"),
+        ("sentiment --base base --rank 2 --modules , -o out", "modules: ',' names no kind"),
         ("sentiment --base base --rank 2 --dtype int8 -o out", "no type 'int8'"),
         ("sentiment --base base --rank 2 -o topics", "exists already"),
         ("sentimen --base base --rank 2 -o out", "Did you mean 'sentiment'"),

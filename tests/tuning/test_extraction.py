@@ -394,6 +394,20 @@ def test_every_tensor_that_is_not_finite_is_named(tmp_path):
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_factors_too_large_for_their_type_are_refused_by_name(tmp_path):
+    pair(tmp_path, sequence_model)
+    file = tmp_path / "tuned" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["bert.encoder.layer.0.output.dense.weight"].fill_(1e10)
+    save_file(tensors, file)
+    wanted = {"base": tmp_path / "base", "rank": 1}
+    with pytest.raises(AlliageError, match=r"0\.output\.dense: .* into float16"):
+        alliage.extract(tmp_path / "tuned", out=tmp_path / "out", dtype="float16", **wanted)
+    assert not (tmp_path / "out").exists()
+    record = alliage.extract(tmp_path / "tuned", out=tmp_path / "out", dtype="bfloat16", **wanted)
+    assert record.kept > 0.999
+
+
 @pytest.mark.parametrize(
     "config",
     [None, {}, {"model_type": "own"}, {"model_type": "bert", "hidden_size": "many"}],

@@ -145,8 +145,8 @@ def extract(
 
     Raises:
         UsageError: an argument is wrong, or `out` exists or is a URL.
-        AlliageError: the two do not fit together, hold NaN or infinity, or do not differ in any
-            matrix; all misfits.
+        AlliageError: the two do not fit together, hold NaN or infinity, do not differ in any
+            matrix, or have factors too large for `dtype`; all misfits.
     """
     kinds = _check(rank, energy, modules, dtype)
     out = local_destination(out)
@@ -210,6 +210,10 @@ def _check(
         except KeyError as error:
             known = nearest(error.args[0], [*KINDS, "q", "k", "v", "o"])
             problems.append(Problem("modules", f"no kind {error.args[0]!r}.", known))
+        if kinds == ():
+            problems.append(
+                Problem("modules", f"{modules!r} names no kind.", "Give q,v or others.")
+            )
     if problems:
         raise UsageError(problems)
     return kinds
@@ -237,6 +241,9 @@ def _factorise(
         if found is None:
             source = vector.source(target.parameter)
             problems.append(Problem(f"{source.file}: {source.name}", "holds NaN or infinity."))
+        elif not (found.B.isfinite().all() and found.A.isfinite().all()):
+            what = f"its factors do not fit into {dtype}: they become infinite."
+            problems.append(Problem(target.module, what, "Choose float32 or bfloat16."))
         elif found.B.shape[1]:
             for name, tensor in peft_tensors(target, found.B, found.A):
                 tensors.append((name, code, tuple(tensor.shape)))
