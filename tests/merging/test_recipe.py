@@ -171,6 +171,18 @@ def test_settings_keeps_what_no_tensor_changes():
     assert same.arguments_for(NAME, 0.5) == same.settings()[1] == {"weight": [1.0], "scale": 2}
 
 
+@pytest.mark.parametrize("seed", [1.0, [1.0], [{"filter": "a", "value": 1.0}, {"value": 1}]])
+def test_a_whole_number_may_be_written_with_a_point(seed):
+    content = {"method": "dare_linear", "base": "base", "models": ["a"]}
+    recipe = parse_recipe({**content, "parameters": {"seed": seed}})
+    found = recipe.arguments_for("a", 0.5)["seed"]
+    assert (found, type(found)) == (1, int)
+    if not isinstance(seed, list):
+        assert type(recipe.settings()[1]["seed"]) is int
+    with pytest.raises(UsageError, match="too large a number"):
+        parse_recipe({**content, "parameters": {"seed": 1e30}}).settings()
+
+
 def test_slices_have_their_own_models_and_parameters():
     recipe = parse_recipe(
         {

@@ -166,7 +166,7 @@ def _wrong(value: Any, declared: Parameter, where: str) -> Iterator[Problem]:
         yield Problem(where, "is one rule.", "Write a list of rules: - {filter: ..., value: ...}.")
     elif isinstance(value, list):
         yield Problem(where, "is a list inside a list.", "Give one value here.")
-    elif _is_number(value) and abs(value) >= _LARGEST and isinstance(value, int):
+    elif _is_number(value) and abs(value) >= _LARGEST and int in (type(value), declared.kind):
         yield Problem(where, "is too large a number.")
     elif wrong := declared.check(value):
         yield Problem(where, f"{wrong}, got {shown(value)}.")

@@ -267,7 +267,8 @@ class MergeRecipe(BaseModel):
 
 
 def _written(key: str, declared: Parameter, scopes: Sequence[_Scope]) -> Any:
-    return next((scope[key] for scope in scopes if key in scope), declared.default)
+    value = next((scope[key] for scope in scopes if key in scope), declared.default)
+    return declared.typed(value)
 
 
 def _value(key: str, declared: Parameter, scopes: Sequence[_Scope], name: str, depth: float) -> Any:
@@ -276,5 +277,5 @@ def _value(key: str, declared: Parameter, scopes: Sequence[_Scope], name: str, d
         if key in scope:
             value = parameters.resolve(scope[key], name, depth)
             if value is not None:
-                return value
+                return declared.typed(value)
     return declared.default

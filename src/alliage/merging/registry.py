@@ -106,6 +106,10 @@ class Parameter:
             return f"must be in {self.range}"
         return ""
 
+    def typed(self, value: Any) -> Any:
+        """A value that `check` takes in the parameter's own kind: the seeds 1 and 1.0 are one."""
+        return int(value) if self.kind is int and isinstance(value, float) else value
+
 
 class PerBlock(list[Any]):
     """An argument with a value for each block of its group, in their order."""
