@@ -68,6 +68,13 @@ def test_usage_errors_exit_with_2(alliage):
         ("merge --method ties sentiment -o out", "common base"),
         ("merge merge.yml -o base", "exists already"),
         ("merge merge.yml -o out --memory lots", "is no size"),
+        ("merge merge.yml -o out --shard-size 1kB", "1kB is too little. Give 1MB or more"),
+        ("merge merge.yml -o out --shard-size 0", "0 is too little"),
+        ("merge merge.yml -o out --ray-address h:1", "--ray-address: goes with --on ray"),
+        (
+            "merge --method ties --base base sentiment -o out --set density=1 --set density=0.5",
+            "--set density=0.5: density is set twice",
+        ),
         ("merge merge.yml -o out --device tpu", "must be cpu or cuda"),
     ]:
         done = alliage(line)

@@ -18,6 +18,8 @@ EXAMPLES = (
     "alliage merge --method ties --base base sentiment topics --set density=0.2 --dry-run",
 )
 
+_LEAST_SHARD = 10**6  # bytes: below it every tensor gets a file of its own
+
 
 def merge(
     inputs: Annotated[
@@ -60,7 +62,13 @@ def merge(
     recipe = _recipe(inputs, method, base, settings or [], dtype, dialect)
     budget = console.size_in_bytes(memory, "--memory")
     shard_bytes = console.size_in_bytes(shard_size, "--shard-size")
+    if shard_bytes < _LEAST_SHARD:
+        raise UsageError(
+            Problem("--shard-size", f"{shard_size} is too little.", "Give 1MB or more.")
+        )
     console.check_device(device)
+    if ray_address is not None and on != "ray":
+        raise UsageError(Problem("--ray-address", "goes with --on ray.", "Add --on ray."))
     if out is None and not dry_run:
         raise UsageError(Problem("-o", "no output folder given.", "Add -o OUT, or --dry-run."))
     made = plan(
@@ -152,10 +160,15 @@ def _parse(method: str, settings: list[str], models: list[str]) -> dict[str, Any
     declared = describe(method).parameters
     parameters: dict[str, Any] = {}
     lists: dict[str, list[Any]] = {}
+    seen: set[str] = set()
     problems: list[Problem] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         where = f"--set {setting}"
+        if key in seen:
+            problems.append(Problem(where, f"{key} is set twice.", "Set it once."))
+            continue
+        seen.add(key)
         try:
             value = parse_yaml(text, where)
             if isinstance(value, str) and "," in value:
