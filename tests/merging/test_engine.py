@@ -367,8 +367,29 @@ def test_an_existing_output_is_left_alone(family, tmp_path):
 
 def test_a_delta_method_needs_a_base(family):
     chosen = parse_recipe({"method": "ties", "models": [str(family / "sentiment")]})
+    made = plan(chosen)
     with pytest.raises(UsageError, match="needs the models' common base"):
-        plan(chosen)
+        made.raise_problems()
+
+
+def test_no_base_does_not_hide_missing_models():
+    made = plan(parse_recipe({"method": "ties", "models": ["./no-model", "./nor-this"]}))
+    assert [problem.where for problem in made.problems] == ["base", "./no-model", "./nor-this"]
+    with pytest.raises(UsageError):
+        made.raise_problems()
+
+
+@pytest.mark.parametrize("inner", ["out", "deep/er/out"])
+def test_an_output_inside_an_input_is_refused(family, inner):
+    for folder in ("base", "sentiment"):
+        out = family / folder / inner
+        (problem,) = plan(recipe(family), out=out).problems
+        assert str(problem).startswith(f"{out}: lies inside the input {family / folder}")
+
+
+def test_an_output_without_a_name_is_refused(family):
+    (problem,) = plan(recipe(family), out="").problems
+    assert str(problem) == "out: is empty: no output folder. Name one."
 
 
 def test_inputs_are_not_changed(family, tmp_path):

@@ -81,9 +81,21 @@ def test_one_threshold_has_one_density(home, trim):
     assert problem.startswith("density: is [0.")
     assert "layers.0.query.bias" in problem
     assert "layers.0.query.weight" in problem
-    assert 'or trim: "tensor"' in problem
+    assert "or trim: tensor." in problem
     with pytest.raises(UsageError, match="density"):
         run(made, home / "out")
+
+
+@pytest.mark.parametrize("trim", ["model", "tensor"])
+def test_one_threshold_is_that_of_the_same_models(home, trim):
+    slices = [
+        {"models": [{"model": str(home / name), "layers": [k, k + 1]}]}
+        for k, name in enumerate("ab")
+    ]
+    content = {"method": "ties", "base": str(home / "base"), "slices": slices}
+    found = said(plan(parse_recipe({**content, "parameters": {"trim": trim}})))
+    expected = "layers.1.query.bias: is made of other models than layers.0.query.bias."
+    assert found == ([] if trim == "tensor" else [f"{expected} Set trim: tensor."])
 
 
 def test_a_gradient_of_density_suits_modules(home):

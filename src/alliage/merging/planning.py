@@ -62,14 +62,16 @@ def plan(
         home = upload.local_home(str(place))
         finished = home if resume and home.is_dir() else None  # perhaps uploaded in part
         _attempt(made, partial(upload.refuse_existing, place, finished))
-    elif place is not None and not (resume and place.is_dir()):  # perhaps complete already
-        _attempt(made, partial(refuse_existing, place))
+    elif place is not None:
+        _attempt(made, partial(_check_place, out, place, recipe))
+        if out != "" and not (resume and place.is_dir()):  # perhaps complete already
+            _attempt(made, partial(refuse_existing, place))
     if recipe.base is None and method.space == "delta" and method.unit != "factors":
-        raise UsageError(
-            Problem(
-                "base", f"{method.name} needs the models' common base.", "Add base: to the recipe."
-            )
-        )
+        what = f"{method.name} needs the models' common base."
+        made.errors.append(UsageError(Problem("base", what, "Add base: to the recipe.")))
+        for ref in recipe.refs:  # their own problems
+            _attempt(made, partial(open_checkpoint, split_lora(ref)[0]))
+        return made
     made.base = _attempt(made, partial(open_base, recipe))
     if recipe.slices:
         _attempt(made, partial(plan_stack, made))
@@ -99,6 +101,18 @@ def _attempt(made: Plan, work: Callable[[], _Result]) -> _Result | None:
     except AlliageError as error:
         made.errors.append(error)
         return None
+
+
+def _check_place(out: str | Path | None, place: Path, recipe: MergeRecipe) -> None:
+    """Refuse an output without a name, or inside the folder of an input."""
+    if out == "":
+        raise UsageError(Problem("out", "is empty: no output folder.", "Name one."))
+    refs = [recipe.base] if recipe.base is not None else []
+    folders = [Path(part) for ref in [*refs, *recipe.refs] for part in split_lora(ref) if part]
+    for folder in folders:
+        if folder.is_dir() and folder.resolve() in place.absolute().resolve().parents:
+            what = f"lies inside the input {folder}, which would change."
+            raise UsageError(Problem(str(out), what, "Choose a folder beside it."))
 
 
 def _check_counts(made: Plan) -> None:
@@ -171,25 +185,25 @@ def _check_arguments(made: Plan) -> None:
     for group in made.groups():
         wrong = _differing(method, group)
         if wrong is not None:
-            where, what = wrong
-            fix = 'Give one value for the whole of it, or trim: "tensor".'
-            problems.append(Problem(where, what, fix))
+            problems.append(wrong)
             break
     if problems:
         made.errors.append(UsageError(problems))
 
 
-def _differing(method: Method, group: Sequence[MergedTensor]) -> tuple[str, str] | None:
+def _differing(method: Method, group: Sequence[MergedTensor]) -> Problem | None:
     """What keeps a group of tensors from being seen as one vector by a first pass."""
     assert method.first_pass is not None
     first = group[0]
     for tensor in group[1:]:
         if [s.vector for s in tensor.sources] != [s.vector for s in first.sources]:
-            return tensor.name, f"is made of other models than {first.name}."
+            what = f"is made of other models than {first.name}."
+            return Problem(tensor.name, what, "Set trim: tensor.")
         for key in method.first_pass.reads:
             if tensor.arguments[key] != first.arguments[key]:
                 found, expected = tensor.arguments[key], first.arguments[key]
-                return key, f"is {found} for {tensor.name}, but {expected} for {first.name}."
+                what = f"is {found} for {tensor.name}, but {expected} for {first.name}."
+                return Problem(key, what, "Give one value for the whole of it, or trim: tensor.")
     return None
 
 
