@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 import alliage
 from alliage.checkpoints import provenance
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
-from alliage.errors import UsageError
+from alliage.errors import CheckFailed, UsageError
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -111,6 +111,16 @@ def test_provenance_notices_every_change(tmp_path, family):
         folder.add_json(provenance.FILE, record)
     out = tmp_path / "out"
     assert provenance.verify(out) == (3, [])
+    (out / "other.safetensors").write_bytes(b"weights")
+    (out / "notes.txt").write_text("of the user")
+    (_, [unknown]) = provenance.verify(out)
+    assert str(unknown).startswith(f"{out / 'other.safetensors'}: weights that the record does not")
+    (out / "other.safetensors").unlink()
+    record = json.loads((out / provenance.FILE).read_text())
+    (out / provenance.FILE).write_text(json.dumps(record | {"outputs": []}))
+    with pytest.raises(CheckFailed, match="names no output"):
+        provenance.verify(out)
+    (out / provenance.FILE).write_text(json.dumps(record))
     (out / "w.txt").write_text("WEIGHTS")
     (_, [changed]) = provenance.verify(out)
     assert "w.txt: the output changed: recorded SHA-256" in str(changed)

@@ -92,11 +92,12 @@ def verify(out: str | Path) -> tuple[int, list[Problem]]:
         out: a folder that Alliage wrote, or its URL.
 
     Returns:
-        how many files were compared, and every difference.
+        how many files were compared, and every difference: weights in the folder that
+        alliage.json does not name are one.
 
     Raises:
         UsageError: the folder holds no alliage.json.
-        CheckFailed: alliage.json itself is not what Alliage writes.
+        CheckFailed: alliage.json itself is not what Alliage writes, or names no output.
         AlliageError: a URL cannot be reached.
     """
     folder = _path(str(out))
@@ -121,7 +122,17 @@ def verify(out: str | Path) -> tuple[int, list[Problem]]:
         raise CheckFailed(
             Problem(str(folder / FILE), f"is no record that Alliage wrote: {error!r}.")
         ) from None
-    problems = []
+    if not record["outputs"]:
+        raise CheckFailed(
+            Problem(str(folder / FILE), "names no output: there is nothing to check.")
+        )
+    there: list[Path | RemotePath] = [*folder.iterdir()]
+    known = {path for path, _, role in wanted if role == "the output"}
+    problems = [
+        Problem(str(file), "weights that the record does not know.", "Remove it.")
+        for file in sorted(there, key=str)
+        if has_weight_ending(file.name) and file not in known and file.is_file()
+    ]
     if _digest_of(recipe) != record.get("recipe_sha256"):
         problems.append(
             Problem(str(folder / FILE), "the recipe was edited: its SHA-256 does not match.")
