@@ -33,7 +33,7 @@ class Problem:
 
 
 class AlliageError(Exception):
-    """Something failed. Carries every problem that was found, not only the first.
+    """Something failed. Carries every problem that was found, once, not only the first.
 
     The command line prints each problem on its own line and exits with `exit_code`.
     """
@@ -41,7 +41,8 @@ class AlliageError(Exception):
     exit_code = 1
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
-        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        given = (problems,) if isinstance(problems, Problem) else problems
+        self.problems = tuple(dict.fromkeys(given))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -379,6 +379,17 @@ def test_no_base_does_not_hide_missing_models():
         made.raise_problems()
 
 
+def test_what_is_missing_twice_is_said_once():
+    content = {"method": "ties", "base": "./no-base", "models": ["./no-model", "./no-model"]}
+    made = plan(parse_recipe(content))
+    places = ["./no-base", "./no-model"]
+    assert [problem.where for problem in made.problems] == places
+    assert [text.partition(":")[0] for text in made.to_dict()["problems"]] == places
+    with pytest.raises(UsageError) as caught:
+        raise UsageError([*made.problems, *made.problems])
+    assert [problem.where for problem in caught.value.problems] == places
+
+
 @pytest.mark.parametrize("inner", ["out", "deep/er/out"])
 def test_an_output_inside_an_input_is_refused(family, inner):
     for folder in ("base", "sentiment"):

@@ -115,8 +115,8 @@ class Plan:
 
     @property
     def problems(self) -> list[Problem]:
-        """Everything that is wrong."""
-        return [problem for error in self.errors for problem in error.problems]
+        """Everything that is wrong, once."""
+        return list(dict.fromkeys(each for error in self.errors for each in error.problems))
 
     def raise_problems(self) -> None:
         """Raise all problems together, as a usage error if one of them is."""
