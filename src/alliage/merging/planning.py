@@ -63,9 +63,7 @@ def plan(
         finished = home if resume and home.is_dir() else None  # perhaps uploaded in part
         _attempt(made, partial(upload.refuse_existing, place, finished))
     elif place is not None:
-        _attempt(made, partial(_check_place, out, place, recipe))
-        if out != "" and not (resume and place.is_dir()):  # perhaps complete already
-            _attempt(made, partial(refuse_existing, place))
+        _attempt(made, partial(_check_place, out, place, recipe, resume=resume))
     if recipe.base is None and method.space == "delta" and method.unit != "factors":
         what = f"{method.name} needs the models' common base."
         made.errors.append(UsageError(Problem("base", what, "Add base: to the recipe.")))
@@ -103,10 +101,12 @@ def _attempt(made: Plan, work: Callable[[], _Result]) -> _Result | None:
         return None
 
 
-def _check_place(out: str | Path | None, place: Path, recipe: MergeRecipe) -> None:
-    """Refuse an output without a name, or inside the folder of an input."""
+def _check_place(out: str | Path | None, place: Path, recipe: MergeRecipe, *, resume: bool) -> None:
+    """Refuse an output without a name, that exists, or that is inside the folder of an input."""
     if out == "":
         raise UsageError(Problem("out", "is empty: no output folder.", "Name one."))
+    if not (resume and place.is_dir()):  # perhaps complete already
+        refuse_existing(place)
     refs = [recipe.base] if recipe.base is not None else []
     folders = [Path(part) for ref in [*refs, *recipe.refs] for part in split_lora(ref) if part]
     for folder in folders:
