@@ -44,10 +44,16 @@ def watch():
         time.sleep(0.005)
 thread = threading.Thread(target=watch, daemon=True)
 thread.start()
-record = run(plan(recipe, threads=threads, memory=memory), out)
+events = []
+def note(stage, done, total):
+    if stage.startswith(("first pass", "merging")):
+        events.append(time.perf_counter())
+record = run(plan(recipe, threads=threads, memory=memory), out, on_event=note)
 running = False
 thread.join()
-print(json.dumps({"peak": peak - before, "seconds": record.seconds, "passes": record.passes}))
+within = events[-1] - events[0]
+found = {"peak": peak - before, "seconds": record.seconds, "within": within}
+print(json.dumps(found | {"passes": record.passes}))
 """
 
 
@@ -81,8 +87,8 @@ def measure_size(family: Path, runs: int) -> dict[str, list[float]]:
     """Merge a family with each number of threads, inside a process and as a command, in turn.
 
     Returns:
-        What was measured, run by run: "floor", "run, 1" and "command, 1" for one thread and so
-        on, in seconds; bytes of anonymous memory, "command memory" and "run memory"; "passes".
+        What was measured, run by run: "floor", "run, 1", "passes, 1" and "command, 1" for one
+        thread and so on, in seconds; bytes of anonymous memory, "command memory" and "run memory"; "passes".
     """
     found: dict[str, list[float]] = {}
     files = weight_files(family)
@@ -95,6 +101,7 @@ def measure_size(family: Path, runs: int) -> dict[str, list[float]]:
             for threads in THREADS:
                 inside = measure_run(recipe, out, threads=threads)
                 seconds[f"run, {threads}"] = inside["seconds"]
+                seconds[f"passes, {threads}"] = inside["within"]
                 whole = run_anew(ours_command(_TIES, family, out, threads), out)
                 seconds[f"command, {threads}"] = whole.wall
             memory = {"command memory": whole.anonymous, "run memory": inside["peak"]}
@@ -110,7 +117,8 @@ def measure_run(
     """Merge by `alliage.merging.run` in a process of its own; an older output is removed.
 
     Returns:
-        "peak": bytes of anonymous memory beyond what was there before; "seconds"; "passes".
+        "peak": bytes of anonymous memory beyond what was there before; "seconds" of all, and
+        "within" the passes over the blocks; "passes": their number.
     """
     arguments = json.dumps([recipe, str(out), threads, memory])
     return dict(json.loads(run_anew([sys.executable, "-c", _RUN, arguments], out).output))
@@ -128,6 +136,8 @@ def _row(size: str, family: Path, runs: Mapping[str, list[float]]) -> dict[str, 
         "gain": f"{at[f'run, {one}'] / at[f'run, {two}']:.2f}",
         "command, s": f"{at[f'command, {one}']:.2f} / {at[f'command, {two}']:.2f}",
         "command's gain": f"{at[f'command, {one}'] / at[f'command, {two}']:.2f}",
+        "passes alone, s": f"{at[f'passes, {one}']:.2f} / {at[f'passes, {two}']:.2f}",
+        "passes' gain": f"{at[f'passes, {one}'] / at[f'passes, {two}']:.2f}",
         "run(), s for each GB": f"{at[f'run, {two}'] / read:.2f}",
         "floor, s": f"{at['floor']:.2f}",
         "command / floor": f"{at[f'command, {two}'] / at['floor']:.1f}",
@@ -142,7 +152,8 @@ def _note() -> str:
         "TIES (density 0.2, λ = 1) of a base and four tuned Llama-shaped models in bfloat16, files "
         f"in the page cache; medians of {RUNS} runs in turn. Where there are two figures: with "
         f"{THREADS[0]} and with {THREADS[1]} threads; the rest is with {THREADS[1]}. Gain: the "
-        "first divided by the second. Memory: peak of anonymous memory, of the whole process and "
-        "of `run()` beyond the libraries. Floor: `cat` of the inputs to /dev/null and one synced "
-        "write of the output's size."
+        "first divided by the second. Passes alone: from the first block read to the last block "
+        "merged, without the start and without waiting for the disk at the end. Memory: peak of "
+        "anonymous memory, of the whole process and of `run()` beyond the libraries. Floor: `cat` "
+        "of the inputs to /dev/null and one synced write of the output's size."
     )
