@@ -88,7 +88,8 @@ def measure_size(family: Path, runs: int) -> dict[str, list[float]]:
 
     Returns:
         What was measured, run by run: "floor", "run, 1", "passes, 1" and "command, 1" for one
-        thread and so on, in seconds; bytes of anonymous memory, "command memory" and "run memory"; "passes".
+        thread and so on, in seconds; bytes of anonymous memory, "command memory" and "run memory";
+        the number of "passes".
     """
     found: dict[str, list[float]] = {}
     files = weight_files(family)

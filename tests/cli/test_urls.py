@@ -142,9 +142,12 @@ def test_an_output_to_a_file_url_is_a_local_folder(alliage, workspace):
     assert (workspace / "lora" / "adapter_config.json").is_file()
 
 
-def test_what_is_made_for_the_disk_only_refuses_a_url(alliage, workspace):
+@pytest.mark.parametrize(
+    "line", ["extract topics --base base --rank 2", "prune topics --strategy first --keep 1"]
+)
+def test_what_is_made_for_the_disk_only_refuses_a_url(alliage, workspace, line):
     before = {path.name for path in workspace.iterdir()}
-    done = alliage("extract topics --base base --rank 2 -o s3://bucket/lora")
+    done = alliage(f"{line} -o s3://bucket/there")
     assert done.returncode == 2
-    assert "s3://bucket/lora: this output cannot go to a URL." in done.stderr
+    assert "s3://bucket/there: this output cannot go to a URL." in done.stderr
     assert {path.name for path in workspace.iterdir()} == before

@@ -431,3 +431,20 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     one_large_model = 20 * 2**20 * 4
     assert peaks["large"] < one_large_model + 16 * 2**20
     assert peaks["large"] < 1.5 * peaks["small"] + 16 * 2**20
+
+
+def test_a_merge_of_python_has_the_settings_of_the_command(family, tmp_path):
+    seen = []
+    models = [family / "sentiment", family / "topics"]
+    for name, settings in (("one", {}), ("other", {"memory": 2**22, "shard_bytes": 2**14})):
+        alliage.merge(
+            "average", models=models, out=tmp_path / name, tokenizer=models[1],
+            on_event=lambda stage, *_: seen.append(stage), **settings,
+        )  # fmt: skip
+    assert "merging" in seen
+    whole = load_file(tmp_path / "one" / "model.safetensors")
+    shards = sorted((tmp_path / "other").glob("*.safetensors"))
+    assert len(shards) > 1
+    parts = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)

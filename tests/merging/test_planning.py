@@ -1,6 +1,7 @@
 """Plans: what they say before anything is read, what they refuse, and whose models they mean."""
 
 import json
+import math
 import shutil
 from collections import namedtuple
 
@@ -48,6 +49,9 @@ def test_a_plan_is_plain_values(home):
             assert content["elements_merged"] == 2 * (36 + 6)
             assert content["tensors_merged"] == 4
             assert content["output_files"] == ["model.safetensors"]
+            assert [each["becomes"] for each in content["tensors"]] == ["merged"] * 4
+            assert all(each["models"] == models for each in content["tensors"])
+            assert sum(math.prod(each["shape"]) for each in content["tensors"]) == 2 * (36 + 6)
             assert content["estimated_seconds"] > 0
             assert content["memory"] == 2**30
             assert content["disk"] == content["bytes_to_write"]  # there are no heads

@@ -7,6 +7,8 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+from alliage.checkpoints.writer import MAX_SHARD_BYTES
+from alliage.merging.distributed import Executor
 from alliage.merging.engine import RunRecord, run
 from alliage.merging.methods.average import average
 from alliage.merging.methods.dare import dare_linear, dare_ties
@@ -15,7 +17,8 @@ from alliage.merging.methods.passthrough import passthrough
 from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
-from alliage.merging.plan import Plan
+from alliage.merging.passes import OnEvent
+from alliage.merging.plan import DEFAULT_MEMORY, Plan
 from alliage.merging.planning import plan
 from alliage.merging.recipe import MergeRecipe
 from alliage.merging.recipe_files import load_recipe, parse_recipe
@@ -52,10 +55,16 @@ def merge(
     out: str | Path,
     base: str | Path | None = None,
     dtype: str | None = None,
+    tokenizer: str | Path | None = None,
     threads: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    shard_bytes: int = MAX_SHARD_BYTES,
     device: str = "cpu",
+    executor: Executor = "local",
+    ray_address: str | None = None,
     dialect: str = "paper",
     resume: bool = False,
+    on_event: OnEvent | None = None,
     **parameters: Any,
 ) -> RunRecord:
     """Merge models into a new checkpoint.
@@ -63,13 +72,19 @@ def merge(
     Args:
         method: a name from `list_methods()`.
         models: references of the models, or references with their weights.
-        out: the new folder.
+        out: the new folder, or a URL.
         base: the models' common ancestor.
         dtype: of the output; the base's own by default.
+        tokenizer: "base", or the model whose tokenizer the output gets; the base's by default.
         threads: workers; all cores by default.
+        memory: bytes of anonymous memory that the merge may take.
+        shard_bytes: of tensors in one file of the output.
         device: "cpu" or "cuda".
+        executor: "local", or "ray" with the cluster's `ray_address`; see `run`.
+        ray_address: of that cluster.
         dialect: whose defaults and conventions are followed.
         resume: go on where an interrupted merge to `out` ended.
+        on_event: called with (stage, done, total) as the work goes on.
         parameters: of the method, such as density=0.2.
 
     Raises:
@@ -83,5 +98,12 @@ def merge(
     )
     content: dict[str, Any] = {"method": method, "base": base and str(base), "models": entries}
     content |= {"parameters": parameters, "dtype": dtype, "dialect": dialect}
-    made = plan(parse_recipe(content), out=out, threads=threads or cpu_count() or 1, resume=resume)
-    return run(made, out, device=device, resume=resume)
+    content |= {"tokenizer": str(tokenizer)} if tokenizer is not None else {}
+    made = plan(
+        parse_recipe(content), out=out, memory=memory, threads=threads or cpu_count() or 1,
+        shard_bytes=shard_bytes, resume=resume,
+    )  # fmt: skip
+    return run(
+        made, out, device=device, executor=executor, ray_address=ray_address, resume=resume,
+        on_event=on_event,
+    )  # fmt: skip

@@ -193,6 +193,5 @@ def _hashed_early(plan: Plan) -> Iterator[None]:
     if plan.threads == 1 or plan.base is None:
         yield
         return
-    checkpoints = [plan.base, *(c for vector in plan.vectors for c in vector.checkpoints)]
-    with begun_early(dict.fromkeys(file for c in checkpoints for file in c.weight_files)):
+    with begun_early(dict.fromkeys(file for c in plan.checkpoints for file in c.weight_files)):
         yield

@@ -124,6 +124,12 @@ class Plan:
             raise type(max(self.errors, key=lambda error: error.exit_code))(self.problems)
 
     @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Everything that tensors are read from: the base, and what the models are made of."""
+        inputs = [self.base] if self.base is not None else []
+        return inputs + [each for vector in self.vectors for each in vector.checkpoints]
+
+    @property
     def numel(self) -> int:
         """Elements of the whole vector: all merged parameters, tied ones once."""
         return sum(tensor.spec.numel for tensor in self.merged)
@@ -201,9 +207,7 @@ class Plan:
     @property
     def remote(self) -> bool:
         """Whether an input is read from a URL."""
-        inputs = [c for vector in self.vectors for c in vector.checkpoints]
-        inputs += [self.base] if self.base is not None else []
-        return any(isinstance(each.path, RemotePath) for each in inputs)
+        return any(isinstance(each.path, RemotePath) for each in self.checkpoints)
 
     @property
     def kernel(self) -> ModuleType | None:
@@ -295,7 +299,39 @@ class Plan:
             "estimated_seconds": None if self.errors else self.estimate_seconds(),
             "threads": self.workers,
             "problems": [str(problem) for problem in self.problems],
+            "tensors": self._tensors(),
         }
+
+    def _tensors(self) -> list[dict[str, Any]]:
+        """What becomes of each tensor of the output, with the arguments that are its own."""
+        specs = self.base.specs() if self.base is not None else {}
+        computed = [("merged", tensor) for tensor in self.merged]
+        computed += [("converted", tensor) for tensor in self.converted]
+        found: list[dict[str, Any]] = [
+            {
+                "name": tensor.name,
+                "becomes": what,
+                "dtype": tensor.dtype,
+                "shape": list(tensor.spec.shape),
+                "copies": list(tensor.copies),
+                "models": [self.vectors[source.vector].name for source in tensor.sources],
+                "arguments": {
+                    key: value
+                    for key, value in tensor.arguments.items()
+                    if key not in self.arguments
+                },
+            }
+            for what, tensor in computed
+        ]
+        return found + [
+            {
+                "name": copied.name,
+                "becomes": "copied",
+                "dtype": specs[copied.source].dtype,
+                "shape": list(specs[copied.source].shape),
+            }
+            for copied in self.copied
+        ]
 
 
 def stored_bytes(vector: Vector) -> int:

@@ -182,8 +182,7 @@ def subject(plan: Plan) -> dict[str, Any]:
     """What makes two runs the same: the recipe, the inputs as they are now, the output's form."""
     assert plan.base is not None
     assert plan.layout is not None
-    checkpoints = [plan.base, *(c for vector in plan.vectors for c in vector.checkpoints)]
-    inputs = {file: v for checkpoint in checkpoints for file, v in checkpoint.versions.items()}
+    inputs = {file: v for checkpoint in plan.checkpoints for file, v in checkpoint.versions.items()}
     return {
         "recipe": plan.recipe.model_dump(mode="json", exclude_none=True),
         "inputs": inputs,

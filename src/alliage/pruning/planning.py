@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alliage.checkpoints import Checkpoint
+from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout, plan_layout, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.pruning import config, families, strategies
@@ -94,7 +95,7 @@ def plan(
         chosen = _choose(n_layers, strategy, keep, scores, keep_layers)
     if out is not None:
         with _collected(errors):
-            refuse_existing(Path(out))
+            refuse_existing(local_destination(out))
     if found and chosen:
         family, stack = found
         assert checkpoint.config is not None

@@ -22,6 +22,7 @@ from alliage.checkpoints.digests import sha256
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import ADAPTER_CONFIG, read_json
+from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder, refuse_existing
 from alliage.data import Task, load_task
 from alliage.data.encoding import Encoder, encoder_for
@@ -84,7 +85,8 @@ def tune(
     chosen = _settle(recipe, settings)
     if out is None:
         raise UsageError(Problem("out", "no output folder given."))
-    refuse_existing(Path(out))
+    out = local_destination(out)
+    refuse_existing(out)
     task = load_task(chosen.task)
     examples = task.examples("train", limit=chosen.train_limit, seed=chosen.seed)
     with open_checkpoint(chosen.model) as base, quiet_transformers(), _deterministic():
@@ -117,7 +119,7 @@ def tune(
         with OutputFolder(out) as folder:
             _save(model, base, task, chosen, folder)
     return TuneRecord(
-        out=Path(out),
+        out=out,
         task=task.name,
         method=chosen.method,
         seconds=seconds,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alliage.checkpoints import Checkpoint, TensorSpec
 from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
 from alliage.vectors.vector import Vector, check_parameter
@@ -54,13 +55,14 @@ def save(vector: Vector, out: str | Path) -> Path:
         the folder: vector.safetensors, or shards with their index. `load` reads it again.
 
     Raises:
-        UsageError: `out` exists.
+        UsageError: `out` exists, or is a URL.
     """
     layout = plan_layout(
         ((name, "F32", shape) for name, shape in vector.shapes.items()),
         stem="vector",
         metadata={_FORM: "dense", "alliage.name": vector.name},
     )
+    out = local_destination(out)
     with OutputFolder(out) as folder, TensorWriter(folder.staging, layout) as writer:
         for specs in layout.shards.values():
             for spec in specs:
@@ -68,7 +70,7 @@ def save(vector: Vector, out: str | Path) -> Path:
                     stop = min(start + _BLOCK, spec.numel)
                     block = vector.block(spec.name, start, stop).contiguous()
                     writer.write(spec.name, start, block.numpy().data.cast("B"))
-    return Path(out)
+    return out
 
 
 def load(folder: str | Path) -> StoredVector:
