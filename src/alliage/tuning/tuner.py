@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.card import model_card
-from alliage.checkpoints.digests import sha256
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import is_task_head
-from alliage.checkpoints.reference import ADAPTER_CONFIG, read_json
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder, refuse_existing
-from alliage.data import Task, load_task
-from alliage.data.encoding import Encoder, encoder_for
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.data import load_task
+from alliage.data.encoding import encoder_for
+from alliage.errors import Problem, UsageError
 from alliage.evaluation.models import load_model
 from alliage.evaluation.quiet import quiet_transformers
 from alliage.tuning.adapters import add_lora
 from alliage.tuning.recipe import TuneRecipe, load_recipe, parse_recipe
-
-OnEvent = Callable[[str, int, int], None]
+from alliage.tuning.saving import save
+from alliage.tuning.training import OnEvent, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +106,13 @@ def tune(
                 first["learning_rate"] = chosen.head_learning_rate
                 probe = chosen.model_copy(update=first)
                 with _head_alone(model):
-                    steps = _train(
+                    steps = train(
                         model, encoder, task, examples, probe, scratch, on_event
                     ).global_step
-            result = _train(model, encoder, task, examples, chosen, scratch, on_event)
+            result = train(model, encoder, task, examples, chosen, scratch, on_event)
             seconds = time.perf_counter() - started
         with OutputFolder(out) as folder:
-            _save(model, base, task, chosen, folder)
+            save(model, base, task, chosen, folder)
     return TuneRecord(
         out=out,
         task=task.name,
@@ -160,81 +155,6 @@ def _head_parameters(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters() if is_task_head(name)}
 
 
-def _train(
-    model: Any,
-    encoder: Encoder,
-    task: Task,
-    examples: Any,
-    recipe: TuneRecipe,
-    scratch: str,
-    on_event: OnEvent | None,
-) -> Any:
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
-
-    stopping: dict[str, Any] = {}
-    if recipe.patience is not None:
-        stopping = {
-            "eval_strategy": "epoch",
-            "save_strategy": "epoch",
-            "save_total_limit": 1,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_loss",
-            "greater_is_better": False,
-        }
-    arguments = TrainingArguments(
-        output_dir=scratch,
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.peak_learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_steps=recipe.warmup,  # a share of all steps where below 1
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        **({"save_strategy": "no"} | stopping),
-    )
-    callbacks: list[Any] = [_progress(on_event)]
-    if recipe.patience is not None:
-        callbacks.append(EarlyStoppingCallback(recipe.patience))
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=encoder.encode(examples),
-        eval_dataset=encoder.encode(task.examples("validation")) if stopping else None,
-        data_collator=encoder.collate,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    result = trainer.train()
-    broken = [name for name, p in model.named_parameters() if not p.isfinite().all()]
-    if broken:
-        raise AlliageError(
-            Problem(
-                f"{recipe.task}: {broken[0]}",
-                "became NaN or infinite in training.",
-                "Lower the learning rate, or add warm-up.",
-            )
-        )
-    return result
-
-
-def _progress(on_event: OnEvent | None) -> Any:
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if on_event is not None:
-                on_event("tuning", state.global_step, state.max_steps)
-
-    return Progress()
-
-
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Only algorithms that repeat themselves, and the caller's random state back afterwards."""
@@ -248,72 +168,3 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _save(
-    model: Any,
-    base: Checkpoint,
-    task: Task,
-    recipe: TuneRecipe,
-    folder: OutputFolder,
-) -> None:
-    if recipe.method == "lora":
-        model.peft_config["default"].base_model_name_or_path = base.location
-    model.save_pretrained(folder.staging)
-    if recipe.method == "lora":
-        _order_lists(folder)
-    folder.add_companions(base)
-    settings = recipe.model_dump(mode="json", exclude_none=True)
-    settings |= {"learning_rate": recipe.peak_learning_rate}
-    if recipe.method != "lora":
-        del settings["lora"]
-    inputs = [provenance.describe_input("base", base)]
-    if task.files:
-        inputs.append(_describe_data(recipe.task, task.files))
-    parent = (provenance.read(base.folder) if base.folder else None) or {}
-    pruned = {"layers_kept": parent["layers_kept"]} if "layers_kept" in parent else {}
-    record = provenance.describe(
-        "tune",
-        settings,
-        inputs,
-        folder.staging,
-        task=task.name,
-        kind=task.kind,
-        labels=list(task.labels),
-        method=recipe.method,
-        **pruned,
-    )
-    folder.add_json(provenance.FILE, record)
-    how = "in full" if recipe.method == "full" else f"with LoRA of rank {recipe.lora.rank}"
-    summary = f"`{base.name}` tuned {how} on `{task.name}` ({task.kind})."
-    folder.add_text("README.md", model_card(folder.out.name, summary, record))
-
-
-def _order_lists(folder: OutputFolder) -> None:
-    """PEFT keeps module names in sets, whose order in adapter_config.json changes by the run."""
-    content = read_json(folder.staging / ADAPTER_CONFIG)
-    folder.add_json(
-        ADAPTER_CONFIG,
-        {
-            key: sorted(value) if key in ("target_modules", "modules_to_save") and value else value
-            for key, value in content.items()
-        },
-    )
-
-
-def _describe_data(ref: str, files: Sequence[Path]) -> dict[str, Any]:
-    """A task's files, as `provenance.describe_input` describes a checkpoint's."""
-    home = Path(os.path.commonpath([file.resolve().parent for file in files]))
-    return {
-        "role": "task",
-        "ref": ref,
-        "path": str(home),
-        "files": [
-            {
-                "file": str(file.resolve().relative_to(home)),
-                "bytes": file.stat().st_size,
-                "sha256": sha256(file),
-            }
-            for file in files
-        ],
-    }
