@@ -14,7 +14,7 @@ from alliage.data.conll import UPOS, read_conll, read_conllu
 from alliage.data.files import SUFFIXES, Row, suffix_of
 from alliage.data.images import read_images
 from alliage.data.tables import Columns, read_table
-from alliage.data.task import SPLITS, Kind, Task, hold_out
+from alliage.data.task import SPLITS, Example, Kind, Task, hold_out
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 
 _KINDS: Mapping[str, Kind] = {
@@ -206,7 +206,7 @@ def _build(
         problems.append(
             Problem(str(paths[0]), f"one label only ({', '.join(known)}): nothing to decide.")
         )
-    splits = {
+    splits: dict[str, Sequence[Example]] = {
         split: tuple(
             example
             for path in files[split]

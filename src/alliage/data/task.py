@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alliage.errors import Problem, UsageError, nearest
 
-Kind = Literal["sequence-classification", "token-classification", "image-classification"]
+Kind = Literal[
+    "sequence-classification",
+    "token-classification",
+    "image-classification",
+    "regression",
+    "multiple-choice",
+    "text-generation",
+]
+# Kinds that a language model answers, by the likelihood of texts or by writing one.
+GENERATIVE: tuple[Kind, ...] = ("multiple-choice", "text-generation")
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = 0.1
 
 
 class Example(NamedTuple):
-    """One example.
+    """One example; what it holds depends on the task's kind.
 
     Attributes:
-        inputs: one text or two, as a tuple; or tokens, as a tuple; or an image, uint8 [h, w] grey
-            or [h, w, 3] colour: by the task's kind.
-        label: index into the task's labels, or one index for each token, as a tuple.
+        inputs: sequence-classification, regression: one text or two, as a tuple;
+            token-classification: tokens, as a tuple;
+            image-classification: an image, uint8 [h, w] grey or [h, w, 3] colour;
+            multiple-choice: (prompt, (choice, ...));
+            text-generation: (source,), where "" asks for plain language modelling.
+        label: nothing where a split hides its labels; otherwise
+            sequence- and image-classification: index into the task's labels;
+            token-classification: one index for each token, as a tuple;
+            regression: a number;
+            multiple-choice: index of the right choice;
+            text-generation: the target text.
     """
 
     inputs: Any
     label: Any
 
 
+class Selection(Sequence[Example]):
+    """Some examples of a split, in a given order; nothing is read before it is asked for."""
+
+    def __init__(self, examples: Sequence[Example], indices: NDArray[np.int64]) -> None:
+        self._examples = examples
+        self._indices = indices
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return Selection(self._examples, self._indices[index])
+        return self._examples[int(self._indices[index])]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
 @dataclass(frozen=True)
 class Task:
-    """A labelled data set.
+    """A data set with a question.
 
     Attributes:
         name: short name for tables.
-        kind: what is labelled: a sequence, each token, or an image.
-        labels: their names; an example's label is an index into them.
-        splits: split name -> examples, in the order of the files.
+        kind: what is asked.
+        labels: their names; none where the answer is a number, one of an example's own choices,
+            or a text.
+        splits: split name -> examples, in the order of the files. A split larger than memory is
+            read as it is indexed: slice it or go through it, do not copy it.
         files: where the examples come from; none for those that ship with a package.
     """
 
     name: str
     kind: Kind
     labels: tuple[str, ...]
-    splits: Mapping[str, tuple[Example, ...]]
+    splits: Mapping[str, Sequence[Example]]
     files: tuple[Path, ...] = ()
 
     @property
@@ -54,7 +94,7 @@ class Task:
 
     def examples(
         self, split: str, *, limit: int | None = None, seed: int = 0
-    ) -> tuple[Example, ...]:
+    ) -> Sequence[Example]:
         """The examples of a split, or a random part of them, in the order of the files.
 
         Of one seed, a smaller part is contained in every larger one.
@@ -70,7 +110,7 @@ class Task:
         if limit is None or limit >= len(examples):
             return examples
         chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
-        return tuple(examples[index] for index in np.sort(chosen))
+        return select(examples, np.sort(chosen))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(examples)}" for split, examples in self.splits.items())
@@ -84,13 +124,17 @@ def is_iob2(labels: tuple[str, ...]) -> bool:
     )
 
 
+def select(examples: Sequence[Example], indices: NDArray[np.int64]) -> Sequence[Example]:
+    """The examples at these indices; copied where they are in memory anyway."""
+    if isinstance(examples, tuple):
+        return tuple(examples[index] for index in indices)
+    return Selection(examples, indices)
+
+
 def hold_out(
-    examples: tuple[Example, ...], seed: int = 0
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    examples: Sequence[Example], seed: int = 0
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Cut a validation split from a train split that has none: 90 % stay, 10 % go, at random."""
     count = max(1, round(_HELD_OUT * len(examples)))
-    chosen = set(np.random.default_rng(seed).permutation(len(examples))[:count].tolist())
-    return (
-        tuple(example for index, example in enumerate(examples) if index not in chosen),
-        tuple(example for index, example in enumerate(examples) if index in chosen),
-    )
+    order = np.random.default_rng(seed).permutation(len(examples))
+    return select(examples, np.sort(order[count:])), select(examples, np.sort(order[:count]))

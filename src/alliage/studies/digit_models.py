@@ -5,7 +5,7 @@ Real images that ship with scikit-learn (`alliage.data.digits`); no download.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def train_base(out: str | Path, *, on_event: OnEvent | None = None) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
     task = load_task(_PRETRAIN)
-    examples = task.splits["train"] + task.splits["validation"]
+    examples = [*task.splits["train"], *task.splits["validation"]]
     with OutputFolder(out) as folder, torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(_BASE_SETTINGS["seed"])
         config = ViTConfig(**_ARCHITECTURE, num_labels=len(task.labels))
@@ -121,7 +121,7 @@ def train_base(out: str | Path, *, on_event: OnEvent | None = None) -> None:
         folder.add_text("README.md", model_card(folder.out.name, summary, record))
 
 
-def _fit(model: Any, examples: tuple[Example, ...], on_event: OnEvent) -> None:
+def _fit(model: Any, examples: Sequence[Example], on_event: OnEvent) -> None:
     batch = ImageEncoder(model.config, {}).collate(ImageEncoder(model.config, {}).encode(examples))
     images, labels = batch["pixel_values"], batch["labels"]
     size, rate = int(_BASE_SETTINGS["batch_size"]), float(_BASE_SETTINGS["learning_rate"])
