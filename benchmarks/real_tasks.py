@@ -131,7 +131,9 @@ def _files(folder: Path, suffix: str) -> dict[str, str]:
 def _make_vision_base(home: Path) -> None:
     """A small vision transformer that knows handwritten digits."""
     from transformers import ViTConfig, ViTForImageClassification, set_seed
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     set_seed(0)
     ViTForImageClassification(ViTConfig(**_VISION)).save_pretrained(home / "untrained")
     recipe = {"model": "untrained", "task": f"data/{_DIGITS}", **_PRETRAINING}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import yaml
+
 from benchmarks import real_tasks
 
 
