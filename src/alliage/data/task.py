@@ -92,9 +92,7 @@ class Task:
         """Whether the labels are IOB2 tags of entities."""
         return self.kind == "token-classification" and is_iob2(self.labels)
 
-    def examples(
-        self, split: str, *, limit: int | None = None, seed: int = 0
-    ) -> Sequence[Example]:
+    def examples(self, split: str, *, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """The examples of a split, or a random part of them, in the order of the files.
 
         Of one seed, a smaller part is contained in every larger one.
