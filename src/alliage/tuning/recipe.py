@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alliage import recipes
 from alliage.data.digits import PREFIX as BUILT_IN
+from alliage.errors import nearest
+from alliage.tuning.presets import PRESETS
 
-_LEARNING_RATES = {"full": 2e-5, "lora": 1e-4}
+_LEARNING_RATES = {"full": 2e-5, "lora": 1e-4, "ia3": 3e-3}
+# Either says how long training lasts.
+_LENGTHS = ("epochs", "max_steps")
 
 
 class LoraSettings(BaseModel):
@@ -31,6 +35,24 @@ class LoraSettings(BaseModel):
     )
 
 
+class Ia3Settings(BaseModel):
+    """Learned scales of activations, (IA)3 (arXiv:2205.05638)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Kinds of modules, or module names, whose outputs are scaled; by default what "
+        "PEFT has for the architecture, else key and value.",
+    )
+    feedforward: tuple[str, ...] | None = Field(
+        default=None,
+        description="Kinds or names of modules whose inputs are scaled; by default what PEFT has "
+        "for the architecture, else the last linear module of each feed-forward block.",
+    )
+
+
 class TuneRecipe(BaseModel):
     """What to tune, on what, and how. Defaults: the settings of task-vector studies."""
 
@@ -38,11 +60,34 @@ class TuneRecipe(BaseModel):
 
     model: str = Field(description="The base: a folder or a hub id.")
     task: str = Field(description="A folder, a YAML file or a built-in name.")
-    method: Literal["full", "lora"] = Field(default="full", description="Which weights move.")
+    preset: str | None = Field(
+        default=None,
+        description="A published study whose settings stand for keys that are not given: "
+        + ", ".join(PRESETS),
+    )
+    method: Literal["full", "lora", "ia3"] = Field(
+        default="full", description="Which weights move."
+    )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the train split.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Steps of the optimiser, in place of epochs."
+    )
     batch_size: int = Field(default=32, ge=1, description="Examples in one step.")
+    gradient_accumulation: int = Field(
+        default=1,
+        ge=1,
+        description="Parts in which a step's examples go through the model, to save memory; "
+        "divides batch_size.",
+    )
+    eval_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Examples in one pass of validation; as many as in training by default.",
+    )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="At its peak; 2e-5 for full, 1e-4 for lora by default."
+        default=None,
+        gt=0,
+        description="At its peak; 2e-5 for full, 1e-4 for lora, 3e-3 for ia3 by default.",
     )
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled, of AdamW (arXiv:1711.05101)."
@@ -60,6 +105,11 @@ class TuneRecipe(BaseModel):
         "arXiv:2202.10054): the body then leaves its base less.",
     )
     head_learning_rate: float = Field(1e-3, gt=0, description="In those epochs.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Of activations and gradients; bfloat16 is mixed precision, weights and "
+        "optimiser stay float32.",
+    )
     seed: int = Field(
         default=0, ge=0, description="Of the head, the order of examples and dropout."
     )
@@ -69,24 +119,100 @@ class TuneRecipe(BaseModel):
     train_limit: int | None = Field(
         default=None, ge=1, description="Train on a random part of this size."
     )
+    group_by_length: bool = Field(
+        default=True,
+        description="Texts of like length share a batch, in random order: less padding.",
+    )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Stop when the validation loss has not fallen for so many epochs, "
-        "and keep the best epoch; off by default.",
+        description="Stop when the validation loss has not fallen in so many looks at it, and "
+        "keep the best; off by default.",
+    )
+    eval_every: int | Literal["epoch"] | None = Field(
+        default=None,
+        description="Steps between two looks at the validation loss, or epoch; with patience "
+        "each epoch by default, otherwise never.",
+    )
+    save_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between two saved states, from which an interrupted run goes on; ten "
+        "minutes by default.",
+    )
+    report_to: tuple[str, ...] = Field(
+        default=(), description="Trackers that transformers knows: trackio, tensorboard, ..."
     )
     lora: LoraSettings = Field(default=LoraSettings(), description="Used by method: lora.")
+    ia3: Ia3Settings = Field(default=Ia3Settings(), description="Used by method: ia3.")
+
+    @field_validator("eval_every")
+    @classmethod
+    def _positive(cls, given: int | str | None) -> int | str | None:
+        if isinstance(given, int) and given < 1:
+            raise ValueError("Input should be greater than or equal to 1, or 'epoch'")
+        return given
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, given: str | None) -> str | None:
+        if given is not None and given not in PRESETS:
+            raise ValueError(f"no such preset. {nearest(given, PRESETS)}")
+        return given
 
     @model_validator(mode="after")
-    def _lora_goes_with_lora(self) -> Self:
-        if self.method != "lora" and "lora" in self.model_fields_set:
-            raise ValueError("lora is set, but method is full; write method: lora, or leave it out")
+    def _settings_go_together(self) -> Self:
+        for name in ("lora", "ia3"):
+            if self.method != name and name in self.model_fields_set:
+                raise ValueError(
+                    f"{name} is set, but method is {self.method}; write method: {name}, "
+                    "or leave it out"
+                )
+        if self.model_fields_set.issuperset(_LENGTHS):
+            raise ValueError("epochs and max_steps are both set; leave one out")
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation {self.gradient_accumulation} does not divide batch_size "
+                f"{self.batch_size}"
+            )
+        if self.preset is not None and self.method not in PRESETS[self.preset].methods:
+            used = " or ".join(PRESETS[self.preset].methods)
+            raise ValueError(
+                f"preset {self.preset} has no settings for method {self.method}; write {used}"
+            )
         return self
 
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate, its default filled in."""
         return self.learning_rate or _LEARNING_RATES[self.method]
+
+    @property
+    def eval_rhythm(self) -> int | Literal["epoch"] | None:
+        """Steps between two looks at the validation loss, or epoch; None for never."""
+        return self.eval_every or ("epoch" if self.patience is not None else None)
+
+    def settled(self) -> TuneRecipe:
+        """The recipe with its preset's settings where it has none of its own.
+
+        Raises:
+            UsageError: they do not go together.
+        """
+        if self.preset is None:
+            return self
+        preset = PRESETS[self.preset]
+        own = self.model_dump(exclude_unset=True)
+        given = {**preset.settings, **preset.methods[self.method]}
+        replaced = {"gradient_accumulation"} if "batch_size" in own else set()
+        if own.keys() & set(_LENGTHS):
+            replaced |= set(_LENGTHS)
+        given = {key: value for key, value in given.items() if key not in replaced}
+        nested = {
+            key: {**value, **own[key]}
+            for key, value in given.items()
+            if isinstance(value, dict) and key in own
+        }
+        return parse_recipe({**given, **own, **nested})
 
 
 def load_recipe(path: str | Path) -> TuneRecipe:

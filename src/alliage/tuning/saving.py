@@ -13,7 +13,10 @@ from alliage.checkpoints.digests import sha256
 from alliage.checkpoints.reference import ADAPTER_CONFIG, read_json
 from alliage.checkpoints.writer import OutputFolder
 from alliage.data import Task
+from alliage.tuning.figures import FILE, TuneRecord
 from alliage.tuning.recipe import TuneRecipe
+
+_SETS = ("target_modules", "modules_to_save", "feedforward_modules")
 
 
 def save(
@@ -21,24 +24,30 @@ def save(
     base: Checkpoint,
     task: Task,
     recipe: TuneRecipe,
+    cost: TuneRecord,
     folder: OutputFolder,
 ) -> None:
-    """Fill an output's folder: a full model, or an adapter with its head."""
-    if recipe.method == "lora":
+    """Fill an output's folder: a full model, or an adapter with its head.
+
+    alliage.json vouches for everything but the card and training.json, which differs from run to
+    run.
+    """
+    if recipe.method != "full":
         model.peft_config["default"].base_model_name_or_path = base.location
     model.save_pretrained(folder.staging)
-    if recipe.method == "lora":
+    if recipe.method != "full":
         _order_lists(folder)
     folder.add_companions(base)
     settings = recipe.model_dump(mode="json", exclude_none=True)
     settings |= {"learning_rate": recipe.peak_learning_rate}
-    if recipe.method != "lora":
-        del settings["lora"]
+    for name in {"lora", "ia3"} - {recipe.method}:
+        del settings[name]
     inputs = [provenance.describe_input("base", base)]
     if task.files:
         inputs.append(_describe_data(recipe.task, task.files))
     parent = (provenance.read(base.folder) if base.folder else None) or {}
     pruned = {"layers_kept": parent["layers_kept"]} if "layers_kept" in parent else {}
+    (folder.staging / FILE).unlink(missing_ok=True)  # of a run killed after this
     record = provenance.describe(
         "tune",
         settings,
@@ -51,8 +60,9 @@ def save(
         **pruned,
     )
     folder.add_json(provenance.FILE, record)
-    how = "in full" if recipe.method == "full" else f"with LoRA of rank {recipe.lora.rank}"
-    summary = f"`{base.name}` tuned {how} on `{task.name}` ({task.kind})."
+    folder.add_json(FILE, cost.to_dict())
+    how = {"full": "in full", "lora": f"with LoRA of rank {recipe.lora.rank}", "ia3": "with (IA)3"}
+    summary = f"`{base.name}` tuned {how[recipe.method]} on `{task.name}` ({task.kind})."
     folder.add_text("README.md", model_card(folder.out.name, summary, record))
 
 
@@ -61,10 +71,7 @@ def _order_lists(folder: OutputFolder) -> None:
     content = read_json(folder.staging / ADAPTER_CONFIG)
     folder.add_json(
         ADAPTER_CONFIG,
-        {
-            key: sorted(value) if key in ("target_modules", "modules_to_save") and value else value
-            for key, value in content.items()
-        },
+        {key: sorted(value) if key in _SETS and value else value for key, value in content.items()},
     )
 
 

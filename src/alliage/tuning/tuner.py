@@ -1,62 +1,46 @@
-"""Running a recipe: transformers' Trainer and PEFT, and an output that is whole or not there."""
+"""Running a recipe: what goes in is read and checked, trained, and written whole or not at all."""
 
 from __future__ import annotations
 
 import random
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import alliage
+from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.journal import JournaledFolder, discard_finished
 from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.upload import local_destination
-from alliage.checkpoints.writer import OutputFolder, refuse_existing
-from alliage.data import load_task
-from alliage.data.encoding import encoder_for
+from alliage.checkpoints.writer import refuse_existing
+from alliage.data import Example, Task, load_task
+from alliage.data.encoding import encoded, encoder_for
+from alliage.data.task import GENERATIVE
 from alliage.errors import Problem, UsageError
 from alliage.evaluation.models import load_model
 from alliage.evaluation.quiet import quiet_transformers
-from alliage.tuning.adapters import add_lora
+from alliage.tuning import figures
+from alliage.tuning.adapters import add_adapter
+from alliage.tuning.figures import TuneRecord
 from alliage.tuning.recipe import TuneRecipe, load_recipe, parse_recipe
 from alliage.tuning.saving import save
+from alliage.tuning.states import States, clear
+from alliage.tuning.trackers import refuse_missing
 from alliage.tuning.training import OnEvent, train
-
-
-@dataclass(frozen=True, slots=True)
-class TuneRecord:
-    """What a run did.
-
-    Attributes:
-        out: the new model or adapter.
-        task: its name.
-        method: full or lora.
-        seconds: of the training itself.
-        steps: of the optimiser.
-        trained: parameters that were free to move.
-        loss: mean training loss over the run.
-    """
-
-    out: Path
-    task: str
-    method: str
-    seconds: float
-    steps: int
-    trained: int
-    loss: float
 
 
 def tune(
     recipe: TuneRecipe | str | Path | None = None,
     out: str | Path | None = None,
     *,
+    resume: bool = False,
     on_event: OnEvent | None = None,
     **settings: Any,
 ) -> TuneRecord:
@@ -64,24 +48,29 @@ def tune(
 
     A body gets a head for the task's labels, started afresh from the seed; a model that decides
     between these very labels already keeps its head. Inputs, seed and thread count decide every
-    byte of the output.
+    byte of the output but for its training.json, which says what the run cost. A run that was
+    interrupted goes on from its last saved state and ends with the same bytes.
 
     Args:
         recipe: a recipe or the path of its YAML file; nothing where `settings` say it all.
         out: the new folder: a full model, or a PEFT adapter with its head.
+        resume: whether to go on where an interrupted run to `out` ended, if there was one.
         on_event: called with ("tuning", step, steps).
         settings: keys of `TuneRecipe`, in place of the recipe's.
 
     Raises:
-        UsageError: a recipe that is wrong, LoRA targets that match no module, no `out`, or one
-            that exists.
+        UsageError: a recipe that is wrong, targets that match no module, no `out`, one that
+            exists or to which another run was interrupted, or a tracker that is not installed.
         AlliageError: a model or data set that cannot be read, or a loss that became NaN.
     """
     chosen = _settle(recipe, settings)
     if out is None:
         raise UsageError(Problem("out", "no output folder given."))
     out = local_destination(out)
+    if resume and out.exists():  # killed after the end
+        discard_finished(out)
     refuse_existing(out)
+    refuse_missing(chosen.report_to)
     task = load_task(chosen.task)
     examples = task.examples("train", limit=chosen.train_limit, seed=chosen.seed)
     with open_checkpoint(chosen.model) as base, quiet_transformers(), _deterministic():
@@ -89,39 +78,12 @@ def tune(
             raise UsageError(
                 Problem(chosen.model, "is an adapter.", "Tune its base, or merge it first.")
             )
-        torch.manual_seed(chosen.seed)
-        keeps_head = config_labels(base.config) == task.labels
-        model, fresh = load_model(base, task.kind, task.labels, head=None if keeps_head else {})
-        encoder = encoder_for(task.kind, base, model.config, max_length=chosen.max_length)
-        if chosen.method == "lora":
-            if not fresh:  # the head that the base brings moves too
-                fresh = _head_parameters(model)
-            model = add_lora(model, chosen.lora, task.kind, fresh)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        with tempfile.TemporaryDirectory() as scratch:
-            started = time.perf_counter()
-            steps = 0
-            if chosen.head_epochs:
-                first = {"epochs": chosen.head_epochs, "patience": None}
-                first["learning_rate"] = chosen.head_learning_rate
-                probe = chosen.model_copy(update=first)
-                with _head_alone(model):
-                    steps = train(
-                        model, encoder, task, examples, probe, scratch, on_event
-                    ).global_step
-            result = train(model, encoder, task, examples, chosen, scratch, on_event)
-            seconds = time.perf_counter() - started
-        with OutputFolder(out) as folder:
-            save(model, base, task, chosen, folder)
-    return TuneRecord(
-        out=out,
-        task=task.name,
-        method=chosen.method,
-        seconds=seconds,
-        steps=int(steps + result.global_step),
-        trained=trained,
-        loss=float(result.training_loss),
-    )
+        how = {"threads": torch.get_num_threads()}
+        with (
+            JournaledFolder(out, _subject(chosen, base, task), how, resume=resume) as folder,
+            _threads(folder.choices["threads"]),
+        ):
+            return _run(chosen, base, task, examples, folder, on_event)
 
 
 def _settle(recipe: TuneRecipe | str | Path | None, settings: dict[str, Any]) -> TuneRecipe:
@@ -131,7 +93,122 @@ def _settle(recipe: TuneRecipe | str | Path | None, settings: dict[str, Any]) ->
     given = {
         key: str(value) if isinstance(value, Path) else value for key, value in settings.items()
     }
-    return parse_recipe(content | given)
+    return parse_recipe(content | given).settled()
+
+
+def _subject(recipe: TuneRecipe, base: Checkpoint, task: Task) -> dict[str, Any]:
+    """What makes two runs the same: the recipe, the inputs as they are now, what decides bits."""
+    packages = ("accelerate", "numpy", "peft", "torch", "transformers")
+    data = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in task.files}
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "inputs": {**base.versions, **data},
+        "made by": {
+            "alliage": alliage.__version__,
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            **{name: version(name) for name in packages},
+        },
+    }
+
+
+def _run(
+    recipe: TuneRecipe,
+    base: Checkpoint,
+    task: Task,
+    examples: Sequence[Example],
+    folder: JournaledFolder,
+    on_event: OnEvent | None,
+) -> TuneRecord:
+    torch.manual_seed(recipe.seed)
+    head: dict[str, torch.Tensor] | None = None if _keeps_head(base, task) else {}
+    model, fresh = load_model(base, task.kind, task.labels, head=head)
+    encoder = encoder_for(task.kind, base, model.config, max_length=recipe.max_length)
+    if recipe.method != "full":
+        model = add_adapter(model, recipe, task.kind, fresh)
+    data = encoded(encoder, _labelled(task, "train", examples))
+    validation = None
+    if recipe.eval_rhythm is not None:
+        looked_at = task.examples("validation")
+        validation = encoded(encoder, _labelled(task, "validation", looked_at))
+    figures.watch_gpu()
+    clear(folder)
+    states = States(folder, "tuning", recipe.save_every, steps=0, epochs=0.0, seconds=0.0)
+    if recipe.head_epochs and states.last is None:
+        first = States(folder, "head", recipe.save_every)
+        with _head_alone(model):
+            probe = train(
+                model, data, None, encoder.collate, _of_head(recipe), first, on_event=on_event
+            )
+        states.carried = {
+            "steps": probe.steps, "epochs": probe.epochs, "seconds": first.elapsed()
+        }  # fmt: skip
+        states.restart()
+    done = train(model, data, validation, encoder.collate, recipe, states, on_event=on_event)
+    before = states.carried
+    seconds = before["seconds"] + states.elapsed()
+    record = TuneRecord(
+        out=folder.out,
+        task=task.name,
+        method=recipe.method,
+        seconds=seconds,
+        steps=int(before["steps"] + done.steps),
+        examples_per_second=(before["epochs"] + done.epochs) * len(data) / seconds,
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in model.parameters()),
+        loss=done.loss,
+        evaluations=done.evaluations,
+        truncated=encoder.truncated,
+        peak_memory=figures.peak_memory(),
+        peak_gpu_memory=figures.peak_gpu_memory(),
+    )
+    save(model, base, task, recipe, record, folder)
+    return record
+
+
+def _labelled(task: Task, split: str, examples: Sequence[Example]) -> Sequence[Example]:
+    """The examples, which must say what is right.
+
+    Raises:
+        UsageError: the split hides its labels.
+    """
+    if examples[0].label is None:
+        raise UsageError(
+            Problem(f"{task.name}: {split}", "has no labels to train on.", "Choose other files.")
+        )
+    return examples
+
+
+def _keeps_head(base: Checkpoint, task: Task) -> bool:
+    """Whether the base answers the task's question already, if it has a head at all."""
+    if task.kind in GENERATIVE:
+        return True
+    if task.kind == "regression":
+        return (base.config or {}).get("problem_type") == "regression"
+    return config_labels(base.config) == task.labels
+
+
+def _of_head(recipe: TuneRecipe) -> TuneRecipe:
+    """The recipe of the epochs in which only the head moves."""
+    return recipe.model_copy(
+        update={
+            "epochs": recipe.head_epochs,
+            "max_steps": None,
+            "learning_rate": recipe.head_learning_rate,
+            "patience": None,
+            "eval_every": None,
+        }
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """As many threads as the interrupted run had: they decide the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -149,10 +226,6 @@ def _head_alone(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in held:
             parameter.requires_grad = True
-
-
-def _head_parameters(model: torch.nn.Module) -> set[str]:
-    return {name for name, _ in model.named_parameters() if is_task_head(name)}
 
 
 @contextmanager
