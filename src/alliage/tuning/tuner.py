@@ -35,6 +35,8 @@ from alliage.tuning.states import States, clear
 from alliage.tuning.trackers import refuse_missing
 from alliage.tuning.training import OnEvent, train
 
+_ONE_OF_LABELS = ("sequence-classification", "image-classification")
+
 
 def tune(
     recipe: TuneRecipe | str | Path | None = None,
@@ -122,6 +124,8 @@ def _run(
     torch.manual_seed(recipe.seed)
     head: dict[str, torch.Tensor] | None = None if _keeps_head(base, task) else {}
     model, fresh = load_model(base, task.kind, task.labels, head=head)
+    if task.kind in _ONE_OF_LABELS:  # as transformers writes at the first loss, if there is one
+        model.config.problem_type = "single_label_classification"
     encoder = encoder_for(task.kind, base, model.config, max_length=recipe.max_length)
     if recipe.method != "full":
         model = add_adapter(model, recipe, task.kind, fresh)
