@@ -28,8 +28,7 @@ MOOD = task("negative", "positive")
 
 def answers(ref, wanted=MOOD, head=None):
     with alliage.open(ref) as checkpoint:
-        shares, _ = predict(load_classifier(checkpoint, wanted, head=head), EXAMPLES)
-    return np.concatenate(shares)
+        return predict(load_classifier(checkpoint, wanted, head=head), EXAMPLES).probabilities
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from sklearn import metrics
 import alliage
 from alliage.data import Example, Task
 from alliage.errors import AlliageError, UsageError
-from alliage.evaluation import predict
+from alliage.evaluation import Unlabelled, predict
+from alliage.evaluation.evidence import weigh
 from alliage.evaluation.models import Classifier
 from alliage.studies.results import read_table, write_table
 
@@ -111,18 +114,76 @@ class Numbers:
         return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-def test_tokens_keep_their_sentences_in_the_order_given():
+def test_tokens_keep_their_sentences_in_the_order_given(monkeypatch):
+    monkeypatch.setattr("alliage.evaluation.answers._BATCHES", 1)
     table = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]).tolist()
-    classifier = Classifier(Fixed(table), Numbers(), columns=(2, 0, 1))
+    classifier = Classifier(Fixed(table), Numbers(), (2, 0, 1), "token-classification")
     examples = [Example((0, 1, 2), (0, 1)), Example((0, 2), (2,)), Example((0, 1), (1,))]
-    shares, labels = predict(classifier, examples, batch_size=2)
-    assert [tags.tolist() for tags in labels] == [[0, 1], [2], [1]]
-    np.testing.assert_allclose(shares[0], [[0.7, 0.1, 0.2], [0.1, 0.6, 0.3]], atol=1e-7)
-    np.testing.assert_allclose(shares[1], [[0.1, 0.6, 0.3]], atol=1e-7)
-    np.testing.assert_allclose(shares[2], [[0.7, 0.1, 0.2]], atol=1e-7)
+    answers = predict(classifier, examples, batch_size=2)
+    assert [tags.tolist() for tags in answers.by_example(answers.truth)] == [[0, 1], [2], [1]]
+    assert answers.examples.tolist() == [0, 0, 1, 2]
+    np.testing.assert_allclose(
+        answers.probabilities,
+        [[0.7, 0.1, 0.2], [0.1, 0.6, 0.3], [0.1, 0.6, 0.3], [0.7, 0.1, 0.2]],
+        atol=1e-7,
+    )
+    np.testing.assert_array_equal(answers.predicted, [0, 1, 1, 0])
 
 
-def test_nan_answers_are_refused():
-    classifier = Classifier(Fixed([[float("nan"), 0.0]]), Numbers(), columns=(0, 1))
-    with pytest.raises(AlliageError, match="NaN or infinity"):
-        predict(classifier, [Example((0, 0), (0,))])
+def test_sentences_without_any_tag_keep_their_place():
+    classifier = Classifier(Fixed([[0.0, 1.0]]), Numbers(), (0, 1), "token-classification")
+    examples = [Example((0,), ()), Example((0, 0), (1,)), Example((0,), ())]
+    answers = predict(classifier, examples)
+    assert [tags.tolist() for tags in answers.by_example(answers.truth)] == [[], [1], []]
+    task = Task("t", "token-classification", ("a", "b"), {"test": examples})
+    assert len(weigh(task, answers).tally) == 3
+
+
+def test_nan_answers_name_the_model_and_the_first_example():
+    table = [[0.0, 1.0], [float("nan"), 0.0]]
+    classifier = Classifier(Fixed(table), Numbers(), (0, 1), "token-classification", "m on t")
+    examples = [Example((0, 0, 0), (0, 1)), Example((0, 1, 0), (0, 1)), Example((1, 1), (0,))]
+    with pytest.raises(AlliageError, match=r"m on t: example 2 \(0, 1, 0\): .* NaN or infinity"):
+        predict(classifier, examples)
+
+
+def test_labels_beyond_the_head_name_the_example():
+    classifier = Classifier(Fixed([[0.0, 1.0]]), Numbers(), (0, 1), "token-classification", "m")
+    with pytest.raises(AlliageError, match="example 2 .*: label 2, but the task has 2 labels"):
+        predict(classifier, [Example((0, 0), (1,)), Example((0, 0), (2,))])
+
+
+class Lazy(Sequence):
+    """Examples that exist when asked for; remembers how many were asked for at once."""
+
+    def __init__(self, size):
+        self.size = size
+        self.most = 0
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            indices = range(self.size)[index]
+            self.most = max(self.most, len(indices))
+            return [self[i] for i in indices]
+        return Example((0, index % 3), (index % 2,))
+
+
+def test_splits_larger_than_memory_are_read_by_the_chunk(monkeypatch):
+    monkeypatch.setattr("alliage.evaluation.answers._BATCHES", 2)
+    table = np.log([[0.5, 0.5], [0.3, 0.7], [0.6, 0.4]]).tolist()
+    classifier = Classifier(Fixed(table), Numbers(), (0, 1), "token-classification")
+    lazy = Lazy(50)
+    answers = predict(classifier, lazy, batch_size=4)
+    assert lazy.most == 8
+    assert answers.truth.tolist() == [0, 1] * 25
+    assert answers.predicted.tolist() == [[0, 1, 0][index % 3] for index in range(50)]
+
+
+def test_a_split_without_labels_is_said_to_have_none(family):
+    hidden = tuple(example._replace(label=None) for example in EXAMPLES)
+    task = Task("mood", "sequence-classification", MOOD.labels, {"test": hidden})
+    with pytest.raises(Unlabelled, match="mood: test: has no labels: nothing to score"):
+        alliage.evaluate(family / "sentiment", task, split="test")

@@ -48,8 +48,8 @@ def probabilities(home, name, task="mood"):
     loaded = load_task(home / task)
     with alliage.open(home / name) as checkpoint:
         classifier = load_classifier(checkpoint, loaded)
-        found, labels = predict(classifier, loaded.splits["validation"])
-    return np.concatenate(found), np.concatenate(labels)
+        answers = predict(classifier, loaded.splits["validation"])
+    return answers.probabilities, answers.truth
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -1,7 +1,18 @@
 """Task metrics, calibration, size and speed."""
 
-from alliage.evaluation.models import Misfit, load_classifier
+from alliage.evaluation.answers import Answers, predict
+from alliage.evaluation.heads import Misfit
+from alliage.evaluation.models import load_classifier
 from alliage.evaluation.scores import Scores, TaskScores
-from alliage.evaluation.scoring import evaluate, predict
+from alliage.evaluation.scoring import Unlabelled, evaluate
 
-__all__ = ["Misfit", "Scores", "TaskScores", "evaluate", "load_classifier", "predict"]
+__all__ = [
+    "Answers",
+    "Misfit",
+    "Scores",
+    "TaskScores",
+    "Unlabelled",
+    "evaluate",
+    "load_classifier",
+    "predict",
+]

@@ -1,28 +1,23 @@
-"""Loading what can answer a task: a full classifier, an adapter on its base, a body and a head."""
+"""Loading what can answer a task: a classifier, a language model, an adapter, a body and a head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from alliage.checkpoints import Checkpoint, provenance
+from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.labels import config_labels, head_outputs, named
 from alliage.checkpoints.names import is_task_head
-from alliage.checkpoints.reference import read_json
 from alliage.data import Kind, Task
 from alliage.data.encoding import Encoder, encoder_for
-from alliage.errors import AlliageError, Problem, nearest
+from alliage.data.task import GENERATIVE
+from alliage.errors import AlliageError, Problem
+from alliage.evaluation.heads import Head, Misfit, base_of, choose_head, match_labels
 from alliage.evaluation.quiet import quiet_transformers
-from alliage.merging.heads import FOLDER as HEADS
-
-
-class Misfit(AlliageError):
-    """The model is sound, but cannot answer this task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +27,25 @@ class Classifier:
     Attributes:
         model: in evaluation mode, float32; its output has `logits`.
         encoder: prepares examples for it.
-        columns: for each of the task's labels, the column of the logits that stands for it.
+        columns: for each of the task's labels, the column of the logits that stands for it; the
+            only one of regression; none of language models.
+        kind: of the task.
+        name: of model and task, for errors.
     """
 
     model: torch.nn.Module
     encoder: Encoder
     columns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """Where a task's output layer comes from.
-
-    Attributes:
-        home: the body's own files, an adapter's file, or head.safetensors beside a merged body.
-        labels: their names in the order of the outputs, or nothing where nobody recorded them.
-        outputs: how many there are.
-    """
-
-    home: Literal["body", "adapter"] | Path
-    labels: tuple[str, ...] | None
-    outputs: int
+    kind: Kind = "sequence-classification"
+    name: str = "model"
 
 
 def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = None) -> Classifier:
     """Load a model with the head for a task.
 
     Args:
-        checkpoint: a full classifier, an adapter, or a merged body with its parents' heads in
-            `heads/`; pruned or not.
+        checkpoint: a full model, an adapter, or a merged body with its parents' heads in `heads/`;
+            pruned or not. Multiple choice and generation take a language model.
         task: what it is to answer. The model's labels must be the task's, in any order; a model
             that names no labels must have as many.
         head: of a merged model, the parent whose head to use; by default the one that records the
@@ -70,9 +55,10 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
         Misfit: no head for the task, or one with other labels.
         AlliageError: the files lack weights or cannot be loaded.
     """
-    chosen = _choose_head(checkpoint, task, head)
-    columns = _match_labels(checkpoint, task, chosen)
-    body = checkpoint if checkpoint.adapter is None else _base_of(checkpoint)
+    writes = task.kind in GENERATIVE
+    chosen = Head("body", None, 0) if writes else choose_head(checkpoint, task, head)
+    columns = () if writes else match_labels(checkpoint, task, chosen)
+    body = checkpoint if checkpoint.adapter is None else base_of(checkpoint)
     replaced: dict[str, torch.Tensor] | None = None if chosen.home == "body" else {}
     if isinstance(chosen.home, Path):
         with open_checkpoint(chosen.home) as file:
@@ -87,14 +73,17 @@ def load_classifier(checkpoint: Checkpoint, task: Task, *, head: str | None = No
             adapted = PeftModel.from_pretrained(model, str(checkpoint.folder))
         missing -= set(checkpoint.adapter_saved)
     if missing:
-        raise AlliageError(
-            Problem(
-                f"{checkpoint.ref}: {', '.join(sorted(missing)[:4])}",
-                f"expected by {type(model).__name__}, but neither the model nor its head has it.",
-            )
-        )
+        what = f"expected by {type(model).__name__}, but neither the model nor its head has it."
+        where = f"{checkpoint.ref}: {', '.join(sorted(missing)[:4])}"
+        raise (Misfit if writes else AlliageError)(Problem(where, what))
     with_tokenizer = checkpoint if checkpoint.adapter is None or checkpoint.companions else body
-    return Classifier(adapted.eval(), encoder_for(task.kind, with_tokenizer, model.config), columns)
+    return Classifier(
+        adapted.eval(),
+        encoder_for(task.kind, with_tokenizer, model.config),
+        columns,
+        task.kind,
+        f"{checkpoint.name} on {task.name}",
+    )
 
 
 def load_model(
@@ -109,7 +98,7 @@ def load_model(
     Args:
         body: the weights, with or without a task head.
         kind: of the task.
-        labels: of the head, in order.
+        labels: of the head, in order; of a regression, and of language models, they do not matter.
         head: tensors by the names of files that stand for the body's own task head; none to
             start one afresh, from torch's global generator; nothing to keep the body's.
 
@@ -117,10 +106,11 @@ def load_model(
         the model, and the names of its parameters that nobody gave: they are initialised afresh.
 
     Raises:
+        Misfit: an encoder, for a kind that takes a language model.
         AlliageError: no configuration, an architecture without such a head, or tensors of other
             shapes than the configuration says.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, GenerationConfig
 
     if body.config is None or body.folder is None:
         raise AlliageError(
@@ -131,13 +121,11 @@ def load_model(
     }
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(
-                body.folder,
-                id2label=dict(enumerate(labels)),
-                label2id={label: index for index, label in enumerate(labels)},
-            )
+            config = AutoConfig.from_pretrained(body.folder, **_head_settings(kind, labels))
+            if kind in GENERATIVE:
+                _refuse_encoders(body, config)
             with torch.device("meta"):
-                architecture = type(auto_class(kind).from_config(config))
+                architecture = type(auto_class(kind, config).from_config(config))
             model, info = architecture.from_pretrained(
                 None,
                 config=config,
@@ -145,6 +133,8 @@ def load_model(
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+            if kind in GENERATIVE and (body.folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(body.folder)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             raise AlliageError(
                 Problem(body.ref, f"does not load for {kind}: {str(error).splitlines()[0]}")
@@ -154,104 +144,40 @@ def load_model(
     return model, set(info["missing_keys"])
 
 
-def auto_class(kind: Kind) -> Any:
-    """The class of transformers that loads any model of a kind."""
+def auto_class(kind: Kind, config: Any) -> Any:
+    """The class of transformers that loads a model of a kind and a configuration."""
     import transformers
 
+    if kind in GENERATIVE:
+        if config.is_encoder_decoder:
+            return transformers.AutoModelForSeq2SeqLM
+        return transformers.AutoModelForCausalLM
     return {
+        "regression": transformers.AutoModelForSequenceClassification,
         "sequence-classification": transformers.AutoModelForSequenceClassification,
         "token-classification": transformers.AutoModelForTokenClassification,
         "image-classification": transformers.AutoModelForImageClassification,
     }[kind]
 
 
-def _choose_head(checkpoint: Checkpoint, task: Task, wanted: str | None) -> _Head:
-    heads = _heads_beside(checkpoint)
-    if wanted is not None and wanted not in heads:
+def _refuse_encoders(body: Checkpoint, config: Any) -> None:
+    """Run as a language model, an encoder would see the words that it is to predict."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if masked and not config.is_encoder_decoder and not getattr(config, "is_decoder", False):
         raise Misfit(
-            Problem(f"{checkpoint.ref}: {wanted}", "no such head.", nearest(wanted, heads))
+            Problem(body.ref, f"is an encoder ({config.model_type}): it cannot write texts.")
         )
-    chosen = wanted or next(
-        (name for name, content in heads.items() if content.get("task") == task.name), None
-    )
-    if chosen is not None:
-        labels = heads[chosen].get("labels")
-        assert checkpoint.folder is not None
-        return _Head(
-            checkpoint.folder / HEADS / chosen / "head.safetensors",
-            named(labels),
-            len(labels) if labels else int(heads[chosen]["num_labels"]),
-        )
-    own = _own_head(checkpoint)
-    if own is None and checkpoint.adapter is not None:
-        own = _own_head(_base_of(checkpoint))
-    if own is not None:
-        return own
-    if heads:
-        listed = ", ".join(f"{name} ({content.get('task')})" for name, content in heads.items())
-        raise Misfit(
-            Problem(
-                checkpoint.ref,
-                f"none of its heads records the task {task.name!r}: {listed}.",
-                "Name the one to use with --head.",
-            )
-        )
-    raise Misfit(Problem(checkpoint.ref, "has no head: a body only.", "Tune it on the task first."))
 
 
-def _own_head(checkpoint: Checkpoint) -> _Head | None:
-    """The head in the model's own files."""
-    names = checkpoint.adapter_saved if checkpoint.adapter is not None else checkpoint.specs()
-    stored = sorted(name for name in names if is_task_head(name))
-    if not stored:
-        return None
-    record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
-    recorded = record.get("labels")
-    labels = tuple(recorded) if recorded else config_labels(checkpoint.config)
-    kind: Literal["body", "adapter"] = "body" if checkpoint.adapter is None else "adapter"
-    files = {name: checkpoint.adapter_saved.get(name, name) for name in stored}
-    shapes = {name: checkpoint.specs()[file].shape for name, file in files.items()}
-    return _Head(kind, labels, head_outputs(shapes))
-
-
-def _heads_beside(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    if checkpoint.folder is None:
+def _head_settings(kind: Kind, labels: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says of the head."""
+    if kind in GENERATIVE:
         return {}
-    folder = checkpoint.folder / HEADS
-    return {file.parent.name: read_json(file) for file in sorted(folder.glob("*/head.json"))}
-
-
-def _match_labels(checkpoint: Checkpoint, task: Task, head: _Head) -> tuple[int, ...]:
-    if head.labels is None:
-        if head.outputs != len(task.labels):
-            raise Misfit(
-                Problem(
-                    f"{checkpoint.ref} on {task.name}",
-                    f"the model has {head.outputs} outputs, the task {len(task.labels)} labels.",
-                )
-            )
-        return tuple(range(head.outputs))
-    if set(head.labels) != set(task.labels) or len(head.labels) != len(task.labels):
-        raise Misfit(
-            Problem(
-                f"{checkpoint.ref} on {task.name}",
-                f"the model decides between {_listed(head.labels)}, "
-                f"the task between {_listed(task.labels)}.",
-                "Name the task's labels as the model does, in a YAML file under labels.",
-            )
-        )
-    return tuple(head.labels.index(label) for label in task.labels)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:8]) + (f" … ({len(labels)})" if len(labels) > 8 else "")
-
-
-def _base_of(checkpoint: Checkpoint) -> Checkpoint:
-    if checkpoint.base is None:
-        raise AlliageError(
-            Problem(
-                checkpoint.ref, "is an adapter that names no base.", "Edit adapter_config.json."
-            )
-        )
-    return open_checkpoint(checkpoint.base)
+    if kind == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }

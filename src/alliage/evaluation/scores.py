@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from alliage.evaluation.calibration import Bin
+from alliage.evaluation.evidence import Evidence
+from alliage.evaluation.intervals import LEVEL, Interval
+from alliage.evaluation.speed import Speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +20,26 @@ class TaskScores:
     Attributes:
         task: its name.
         split: the part that was scored.
-        metrics: name -> value; "ece" among them.
+        metrics: name -> value; of what has confidences, measures of calibration among them.
+        intervals: name -> 95 % interval, of the metrics that have one.
         examples: how many were scored.
+        truncated: how many of those were cut at the model's longest length.
         seconds: spent in the model and its encoder.
-        reliability: confidence against accuracy, in bins.
+        reliability: confidence against accuracy, in bins; none of numbers and texts.
+        speed: where it was measured.
+        evidence: what the metrics were computed from, to compare models with.
     """
 
     task: str
     split: str
     metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
     examples: int
+    truncated: int
     seconds: float
     reliability: tuple[Bin, ...]
+    speed: tuple[Speed, ...] = ()
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class Scores:
     """A model's scores on tasks, and its size.
 
     Attributes:
-        model: short name.
+        model: short name; with "+" and the repair that was applied to its answers.
         role: base, single, merged or pruned, by what made it.
         method: how it was made: full, lora, ties, best-n, ...; empty where nobody recorded it.
         path: its folder or file.
@@ -59,21 +70,31 @@ class Scores:
         return next(scores for scores in self.tasks if scores.task == task)
 
     def to_rows(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of the tables "models", "scores" and "reliability" (`alliage.studies.results`)."""
+        """Rows of the tables of `alliage.studies.results` that an evaluation fills.
+
+        models, scores, intervals, reliability, speed.
+        """
         keys = ("model", "role", "method", "path", "layers", "parameters", "bytes")
-        scores, reliability = [], []
+        rows: dict[str, list[dict[str, Any]]] = {
+            "models": [{key: getattr(self, key) for key in keys}],
+            "scores": [],
+            "intervals": [],
+            "reliability": [],
+            "speed": [],
+        }
         for task in self.tasks:
             where = {"model": self.model, "task": task.task, "split": task.split}
-            scores += [
+            rows["scores"] += [
                 where | {"metric": metric, "value": value, "examples": task.examples}
                 for metric, value in (*task.metrics.items(), ("seconds", task.seconds))
             ]
-            reliability += [where | row._asdict() for row in task.reliability]
-        return {
-            "models": [{key: getattr(self, key) for key in keys}],
-            "scores": scores,
-            "reliability": reliability,
-        }
+            rows["intervals"] += [
+                where | {"metric": metric, "level": LEVEL} | interval._asdict()
+                for metric, interval in task.intervals.items()
+            ]
+            rows["reliability"] += [where | row._asdict() for row in task.reliability]
+            rows["speed"] += [where | row._asdict() for row in task.speed]
+        return rows
 
     def __str__(self) -> str:
         lines = [
@@ -81,12 +102,20 @@ class Scores:
             f"{self.layers} layers, {self.parameters:,} parameters, {self.bytes / 1e6:.2f} MB"
         ]
         for task in self.tasks:
-            metrics = ", ".join(f"{name} {value:.4f}" for name, value in task.metrics.items())
+            metrics = ", ".join(
+                f"{name} {value:.4f}{_brackets(task.intervals.get(name))}"
+                for name, value in task.metrics.items()
+            )
+            cut = f", {task.truncated} cut at the longest length" if task.truncated else ""
             lines.append(
                 f"  {task.task} {task.split}: {metrics}; "
-                f"{task.examples} examples in {task.seconds:.2f} s"
+                f"{task.examples} examples{cut} in {task.seconds:.2f} s"
             )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _brackets(interval: Interval | None) -> str:
+    return f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""

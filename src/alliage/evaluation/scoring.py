@@ -1,31 +1,50 @@
-"""Running a model over tasks and scoring what it says."""
+"""Running models over tasks and scoring what they say."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import layer_of
 from alliage.data import Example, Task, load_task
-from alliage.data.encoding import IGNORED
-from alliage.errors import AlliageError, Problem
-from alliage.evaluation.calibration import expected_calibration_error, reliability
-from alliage.evaluation.metrics import classification_metrics, entity_metrics
+from alliage.errors import Problem
+from alliage.evaluation.answers import Answers, OnBatch, predict
+from alliage.evaluation.confidence import calibration_metrics, confidence_bins
+from alliage.evaluation.evidence import weigh
+from alliage.evaluation.heads import Misfit
 from alliage.evaluation.models import Classifier, load_classifier
 from alliage.evaluation.scores import Scores, TaskScores
+from alliage.evaluation.speed import measure_speed
+from alliage.evaluation.writing import MAX_NEW_TOKENS, Writing, rank, write
 
 OnEvent = Callable[[str, int, int], None]
 
-BINS = 15  # of confidence, as in arXiv:1706.04599
+
+class Unlabelled(Misfit):
+    """The split hides its labels: nothing can be scored on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to score.
+
+    Attributes:
+        batch_size: examples, or choices, in one pass.
+        max_new_tokens: of texts that are written.
+        device: "cpu" or "cuda".
+        speed: whether to measure the time of a pass.
+    """
+
+    batch_size: int = 64
+    max_new_tokens: int = MAX_NEW_TOKENS
+    device: str = "cpu"
+    speed: bool = False
 
 
 def evaluate(
@@ -36,54 +55,95 @@ def evaluate(
     split: str = "validation",
     limit: int | None = None,
     batch_size: int = 64,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     device: str = "cpu",
+    speed: bool = False,
     on_event: OnEvent | None = None,
 ) -> Scores:
     """Score a model on labelled data.
 
-    Metrics: accuracy, macro F1, Matthews correlation and, of two labels, F1 of the second; of
-    entities precision, recall and F1 instead. "ece" is the calibration error of the top label's
-    probability in 15 bins. Tokens beyond the model's longest text are not scored.
+    What is measured depends on the kind of task: see `alliage.evaluation.evidence.weigh`; where
+    answers come with a confidence, its calibration too: `calibration_metrics`. Every metric of the
+    task has a 95 % bootstrap interval by example. Tokens beyond the model's longest text are not
+    scored.
 
     Args:
-        model: a classifier, an adapter or a merged body with heads: see
+        model: a classifier, an adapter, a merged body with heads, or a language model: see
             `alliage.evaluation.models.load_classifier`.
         tasks: one or several: see `alliage.data.load_task`.
         head: of a merged model, the parent whose head to use.
         split: train, validation or test.
         limit: score a random part of at most so many examples, the same each time.
         batch_size: examples in one pass.
+        max_new_tokens: of the texts that a language model writes.
         device: "cpu" or "cuda".
+        speed: measure latency and throughput too.
         on_event: called with (stage, done, total).
 
     Raises:
         UsageError: no such model, task or split.
         Misfit: the model's labels are not the task's.
+        Unlabelled: a split that hides its labels.
         AlliageError: damaged files, or a model that answers NaN.
     """
+    settings = Settings(batch_size, max_new_tokens, device, speed)
     wanted = [tasks] if isinstance(tasks, str | Path | Task) else tasks
     loaded = [task if isinstance(task, Task) else load_task(task) for task in wanted]
-    examples = [task.examples(split, limit=limit) for task in loaded]
+    examples = [labelled(task, split, limit) for task in loaded]
     notify = on_event or (lambda *_: None)
     with open_checkpoint(model) as checkpoint:
         scores = []
         for task, chosen in zip(loaded, examples, strict=True):
             classifier = load_classifier(checkpoint, task, head=head)
-            on_batch = partial(notify, f"{checkpoint.name} on {task.name}")
-            scores.append(_score(classifier, task, split, chosen, batch_size, device, on_batch))
-        record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
-        base = checkpoint.base if checkpoint.adapter is not None else None
-        layers = {layer_of(name) for name in (base or checkpoint).specs()} - {None}
-        return Scores(
-            model=checkpoint.name,
-            role=_role(record),
-            method=str(record.get("method") or ""),
-            path=str(checkpoint.path),
-            layers=len(layers),
-            parameters=checkpoint.numel + (base.numel if base else 0),
-            bytes=checkpoint.nbytes,
-            tasks=tuple(scores),
-        )
+            on_batch = partial(notify, classifier.name)
+            scores.append(_score(classifier, task, split, chosen, settings, on_batch))
+        return _described(checkpoint, scores)
+
+
+def labelled(task: Task, split: str, limit: int | None = None) -> Sequence[Example]:
+    """The examples of a split that can be scored.
+
+    Raises:
+        UsageError: the task has no such split.
+        Unlabelled: it hides its labels.
+    """
+    examples = task.examples(split, limit=limit)
+    if not examples or examples[0].label is None:
+        raise Unlabelled(Problem(f"{task.name}: {split}", "has no labels: nothing to score."))
+    return examples
+
+
+def ask(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    settings: Settings,
+    on_event: OnBatch | None = None,
+) -> Answers | Writing:
+    """A model's answers, by the kind of its task."""
+    given: dict[str, Any] = {
+        "batch_size": settings.batch_size, "device": settings.device, "on_event": on_event
+    }  # fmt: skip
+    if classifier.kind == "text-generation":
+        return write(classifier, examples, max_new_tokens=settings.max_new_tokens, **given)
+    if classifier.kind == "multiple-choice":
+        return rank(classifier, examples, **given)
+    return predict(classifier, examples, **given)
+
+
+def _described(checkpoint: Checkpoint, scores: Sequence[TaskScores]) -> Scores:
+    record = (provenance.read(checkpoint.folder) if checkpoint.folder else None) or {}
+    base = checkpoint.base if checkpoint.adapter is not None else None
+    layers = {layer_of(name) for name in (base or checkpoint).specs()} - {None}
+    return Scores(
+        model=checkpoint.name,
+        role=_role(record),
+        method=str(record.get("method") or ""),
+        path=str(checkpoint.path),
+        layers=len(layers),
+        parameters=checkpoint.numel + (base.numel if base else 0),
+        bytes=checkpoint.nbytes,
+        tasks=tuple(scores),
+    )
 
 
 def _role(record: Mapping[str, Any]) -> str:
@@ -94,81 +154,33 @@ def _role(record: Mapping[str, Any]) -> str:
     return roles.get(record.get("command", ""), "base")
 
 
-def predict(
-    classifier: Classifier,
-    examples: Sequence[Example],
-    *,
-    batch_size: int = 64,
-    device: str = "cpu",
-    on_event: Callable[[int, int], None] | None = None,
-) -> tuple[list[NDArray[np.float64]], list[NDArray[np.int64]]]:
-    """Probabilities and true labels of examples, in their order.
-
-    Returns:
-        for each example probabilities [k, labels], in the task's order of labels, and labels [k];
-        k is 1, or the number of tokens of a sentence.
-
-    Raises:
-        AlliageError: the model answers NaN.
-    """
-    encoded = classifier.encoder.encode(examples)
-    # Texts of like length together: less padding.
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].get("input_ids", ())))
-    probabilities: list[Any] = [None] * len(encoded)
-    labels: list[Any] = [None] * len(encoded)
-    model = classifier.model.to(device)
-    columns = torch.tensor(classifier.columns, device=device)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = classifier.encoder.collate([encoded[index] for index in chosen])
-        truth = batch.pop("labels").reshape(len(chosen), -1)
-        with torch.inference_mode():
-            logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-        logits = logits.reshape(len(chosen), truth.shape[1], -1)[..., columns]
-        if not logits.isfinite().all():
-            raise AlliageError(Problem("model", "answers NaN or infinity.", "Inspect its weights."))
-        shares = logits.double().softmax(dim=-1).cpu()
-        for row, index in enumerate(chosen):
-            seen = truth[row] != IGNORED
-            probabilities[index] = shares[row][seen].numpy()
-            labels[index] = truth[row][seen].numpy()
-        if on_event is not None:
-            on_event(min(start + batch_size, len(order)), len(order))
-    return probabilities, labels
-
-
 def _score(
     classifier: Classifier,
     task: Task,
     split: str,
     examples: Sequence[Example],
-    batch_size: int,
-    device: str,
-    on_event: Callable[[int, int], None],
+    settings: Settings,
+    on_event: OnBatch,
 ) -> TaskScores:
     started = time.perf_counter()
-    probabilities, labels = predict(
-        classifier, examples, batch_size=batch_size, device=device, on_event=on_event
-    )
+    answers = ask(classifier, examples, settings, on_event)
     seconds = time.perf_counter() - started
-    shares, truth = np.concatenate(probabilities), np.concatenate(labels)
-    predicted = shares.argmax(axis=1)
-    confidences, correct = shares.max(axis=1), predicted == truth
-    metrics = (
-        entity_metrics(_tags(task, labels), _tags(task, [p.argmax(axis=1) for p in probabilities]))
-        if task.has_entities
-        else classification_metrics(truth, predicted, len(task.labels))
-    )
-    metrics["ece"] = expected_calibration_error(confidences, correct, BINS)
+    truncated = classifier.encoder.truncated
+    evidence = weigh(task, answers)
+    confident = answers if isinstance(answers, Answers) and task.kind != "regression" else None
     return TaskScores(
         task=task.name,
         split=split,
-        metrics=metrics,
+        metrics=evidence.metrics() | (calibration_metrics(confident) if confident else {}),
+        intervals=evidence.intervals(),
         examples=len(examples),
+        truncated=truncated,
         seconds=seconds,
-        reliability=tuple(reliability(confidences, correct, BINS)),
+        reliability=confidence_bins(confident) if confident else (),
+        speed=(
+            measure_speed(classifier, examples, settings.batch_size, device=settings.device)
+            if settings.speed
+            else ()
+        ),
+        evidence=evidence,
     )
-
-
-def _tags(task: Task, sentences: Sequence[NDArray[np.int64]]) -> list[list[str]]:
-    return [[task.labels[tag] for tag in sentence] for sentence in sentences]

@@ -16,9 +16,13 @@ OTHER = "other"
 # Where models are named, besides the models table.
 NAMES = {"distances": ("first", "second"), "scores": ("model",), "reliability": ("model",)}
 ECE = "ece"
+CALIBRATION = (ECE, "smce", "pgap", "lower_distance")
 # Metrics of quality, all of them better when higher; the report's main one is the first that was
 # measured most often.
-QUALITY = ("accuracy", "f1", "f1_macro", "matthews", "precision", "recall")
+QUALITY = (
+    "accuracy", "f1", "f1_macro", "matthews", "precision", "recall", "balanced_accuracy",
+    "spearman", "pearson", "exact_match", "rougeL",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,14 @@ from alliage.report.figures.profile import layer_profiles
 from alliage.report.figures.reliability import calibration_overview, reliability_diagrams
 from alliage.report.findings import Finding
 from alliage.report.model_table import ModelTable, model_table
-from alliage.report.scores import ECE, OTHER, QUALITY, role_rank, roles_of, scores_by_metric
+from alliage.report.scores import (
+    CALIBRATION,
+    OTHER,
+    QUALITY,
+    role_rank,
+    roles_of,
+    scores_by_metric,
+)
 from alliage.report.words import shared_prefix
 
 if TYPE_CHECKING:
@@ -72,7 +79,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     side = max((min(len(matrix.names), MODEL_LIMIT) for matrix in found), default=1)
     drawn = found[: max(1, CELL_LIMIT // side**2)]
     left_out = len(found) - len(drawn)
-    by_task = [one for one in scores if one.metric != ECE]
+    by_task = [one for one in scores if one.metric not in CALIBRATION]
     # Pruned and merged models first: they are what the reader came for.
     made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))
     order = {model: rank for rank, model in enumerate(made)}

@@ -9,13 +9,27 @@ from itertools import takewhile
 # Scores that are shares or correlations, of which three decimals count.
 _SHARES = {
     "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
     "ece": "calibration error",
+    "exact_match": "exact match",
     "f1": "F1",
     "f1_macro": "macro F1",
+    "glue": "GLUE score",
+    "lower_distance": "lower distance to calibration",
     "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "pgap": "post-processing gap",
     "precision": "precision",
+    "precision_macro": "macro precision",
     "recall": "recall",
+    "recall_macro": "macro recall",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "smce": "smooth calibration error",
+    "spearman": "Spearman correlation",
 }
+_OTHERS = {"mse": "mean squared error"}
 _DISTANCES = {
     "angle_sum": "sum of principal angles",
     "asimov": "Asimov distance",
@@ -38,7 +52,8 @@ def metric_name(metric: str) -> str:
     >>> metric_name("f1_macro"), metric_name("tokens_per_second")
     ('macro F1', 'tokens per second')
     """
-    return _SHARES.get(metric) or _DISTANCES.get(metric) or metric.replace("_", " ")
+    words = _SHARES.get(metric) or _DISTANCES.get(metric) or _OTHERS.get(metric)
+    return words or metric.replace("_", " ")
 
 
 def metric_label(metric: str) -> str:

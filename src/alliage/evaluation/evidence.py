@@ -1,0 +1,148 @@
+"""From a model's answers to metrics, their intervals, and tests against another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from alliage.data import Task
+from alliage.evaluation.answers import Answers
+from alliage.evaluation.intervals import (
+    Difference,
+    Interval,
+    differences,
+    intervals,
+    mcnemar,
+    whole_differences,
+    whole_intervals,
+)
+from alliage.evaluation.metrics import count_entities, glue_metrics, positive_label
+from alliage.evaluation.tally import (
+    Tally,
+    classification_tally,
+    joined,
+    perplexity_tally,
+    ratio_tally,
+    regression_tally,
+)
+from alliage.evaluation.text_metrics import exact_match, rouge
+from alliage.evaluation.writing import Writing
+
+Whole = Callable[[NDArray[np.int64]], float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model's metrics on a task are computed from, example by example.
+
+    Attributes:
+        tally: metrics that are functions of sums.
+        whole: name -> a metric that is not, of the examples at given indices.
+        right: [n], whether each example was answered right, where each is one decision.
+    """
+
+    tally: Tally
+    whole: Mapping[str, Whole] = field(default_factory=dict)
+    right: NDArray[np.bool_] | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Every metric of all examples; NaN where it is not defined."""
+        everything = np.arange(len(self.tally))
+        return self.tally.values() | {name: of(everything) for name, of in self.whole.items()}
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % bootstrap intervals of the metrics."""
+        return intervals(self.tally) | whole_intervals(len(self.tally), self.whole)
+
+    def against(self, reference: Evidence) -> dict[str, Difference]:
+        """What is different from a reference on the same examples.
+
+        p is of the exact McNemar test for the accuracy of single decisions.
+        """
+        found = differences(self.tally, reference.tally)
+        found |= whole_differences(len(self.tally), self.whole, reference.whole)
+        if self.right is not None and reference.right is not None:
+            p = mcnemar(self.right, reference.right)
+            found["accuracy"] = found["accuracy"]._replace(p=p, test="mcnemar")
+        return found
+
+
+def weigh(task: Task, answers: Answers | Writing) -> Evidence:
+    """The metrics of a task's kind, from what a model answered.
+
+    Sequences, images and tokens: see `classification_tally`; entities: `entity_tally`; numbers:
+    Pearson's and Spearman's correlation and mean squared error; choices: accuracy; texts:
+    perplexity and, where any were written, exact match and ROUGE. "glue" is what GLUE would count,
+    of tasks named as there.
+    """
+    if isinstance(answers, Writing):
+        return Evidence(_texts(answers))
+    if task.kind == "regression":
+        found = _numbers(answers)
+    elif task.kind == "multiple-choice":
+        right = answers.predicted == answers.truth
+        found = Evidence(ratio_tally({"accuracy": (right, np.ones(len(right)))}), right=right)
+    elif task.has_entities:
+        tags = np.array(task.labels)
+        truth, predicted = tags[answers.truth], tags[answers.predicted]
+        pairs = map(answers.by_example, (truth, predicted))
+        found = Evidence(count_entities(*([list(map(str, s)) for s in side] for side in pairs)))
+    else:
+        tally = classification_tally(
+            answers.truth,
+            answers.predicted,
+            len(task.labels),
+            examples=answers.examples,
+            count=answers.count,
+            positive=positive_label(task.labels),
+        )
+        single = task.kind != "token-classification"
+        found = Evidence(tally, right=answers.predicted == answers.truth if single else None)
+    return _with_glue(task, found)
+
+
+def _texts(answers: Writing) -> Tally:
+    tally = perplexity_tally(answers.losses, answers.tokens)
+    if answers.written is None:
+        return tally
+    ones = np.ones(len(answers.expected))
+    pairs = zip(answers.expected, answers.written, strict=True)
+    same = np.array([exact_match(expected, written) for expected, written in pairs])
+    metrics: dict[str, Any] = {"exact_match": (same, ones)}
+    for name, values in rouge(answers.expected, answers.written).items():
+        metrics[name] = (values, ones)
+    return joined(tally, ratio_tally(metrics))
+
+
+def _numbers(answers: Answers) -> Evidence:
+    truth, predicted = answers.truth.astype(np.float64), answers.logits[:, 0].astype(np.float64)
+    tally = regression_tally(truth, predicted)
+
+    def spearman(indices: NDArray[np.int64]) -> float:
+        with np.errstate(invalid="ignore"):
+            ranks = [stats.rankdata(side[indices]) for side in (truth, predicted)]
+            return float(np.corrcoef(*ranks)[0, 1])
+
+    return Evidence(tally, {"spearman": spearman})
+
+
+def _with_glue(task: Task, found: Evidence) -> Evidence:
+    official = glue_metrics(task.name)
+    known = {*found.tally.metrics, *found.whole}
+    if not official or not known.issuperset(official):
+        return found
+    if set(official) <= set(found.tally.metrics):
+        return Evidence(found.tally.with_mean("glue", official), found.whole, found.right)
+
+    def mean(indices: NDArray[np.int64]) -> float:
+        part = Tally(found.tally.rows[indices], found.tally.metrics).values()
+        return float(
+            np.mean([part[one] if one in part else found.whole[one](indices) for one in official])
+        )
+
+    return Evidence(found.tally, {**found.whole, "glue": mean}, found.right)
