@@ -1,4 +1,4 @@
-"""How far predicted probabilities are from what happens. Pure: arrays in, numbers out."""
+"""What groups of like predictions say: expected calibration error and reliability tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from alliage.evaluation.calibration.checks import checked, levels
 
 
 class Bin(NamedTuple):
@@ -52,14 +54,13 @@ def expected_calibration_error(
     Raises:
         ValueError: an argument of another shape or range.
     """
-    values, outcomes = _checked(probabilities, labels)
-    mass = _weights(weights, values)
+    data = checked(probabilities, labels, weights)
     if bins is None:
-        _, groups = np.unique(values, return_inverse=True)
-    else:
-        groups = _bin_of(values, bins)
-    gaps = np.bincount(groups, weights=mass * (outcomes - values))
-    return float(np.abs(gaps).sum() / mass.sum())
+        found = levels(data)
+        return float(np.abs(found.positive - found.mass * found.values).sum())
+    groups = _bin_of(data.values, bins)
+    gaps = np.bincount(groups, weights=data.mass * (data.outcomes - data.values))
+    return float(np.abs(gaps).sum())
 
 
 def reliability(confidences: ArrayLike, correct: ArrayLike, bins: int) -> list[Bin]:
@@ -73,7 +74,7 @@ def reliability(confidences: ArrayLike, correct: ArrayLike, bins: int) -> list[B
     Raises:
         ValueError: an argument of another shape or range.
     """
-    values, outcomes = _checked(confidences, correct)
+    values, outcomes, _ = checked(confidences, correct)
     groups = _bin_of(values, bins)
     edges = np.linspace(0, 1, bins + 1)
     return [
@@ -93,29 +94,3 @@ def _bin_of(values: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
         raise ValueError(f"bins must be at least 1, got {bins}.")
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     return np.searchsorted(inner, values, side="left")
-
-
-def _checked(
-    probabilities: ArrayLike, labels: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = np.asarray(probabilities, dtype=np.float64)
-    outcomes = np.asarray(labels, dtype=np.float64)
-    if values.ndim != 1 or values.shape != outcomes.shape or not values.size:
-        raise ValueError(
-            "Expected probabilities [n] and labels [n] with n ≥ 1, "
-            f"got {list(values.shape)} and {list(outcomes.shape)}."
-        )
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("Probabilities must lie in [0, 1]; some do not, or are NaN.")
-    if not np.isin(outcomes, (0, 1)).all():
-        raise ValueError("Labels must be 0 or 1.")
-    return values, outcomes
-
-
-def _weights(weights: ArrayLike | None, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    if weights is None:
-        return np.ones_like(values)
-    mass = np.asarray(weights, dtype=np.float64)
-    if mass.shape != values.shape or not (mass >= 0).all() or not mass.sum() > 0:
-        raise ValueError(f"Weights must be {len(values)} non-negative numbers, not all zero.")
-    return mass
