@@ -4,9 +4,15 @@ import pytest
 import torch
 
 from alliage.errors import UsageError
-from alliage.tuning import LoraSettings
-from alliage.tuning.adapters import add_lora, fresh_modules, resolve_targets
+from alliage.tuning import parse_recipe
+from alliage.tuning.adapters import (
+    add_adapter,
+    fresh_modules,
+    last_of_mlp,
+    resolve_targets,
+)
 
+INPUTS = {"model": "base", "task": "t"}
 MODULES = [
     f"vit.layers.{layer}.{name}"
     for layer in range(2)
@@ -15,16 +21,19 @@ MODULES = [
 
 
 def test_kinds_and_names_become_ends_of_names():
-    assert resolve_targets(["query", "value"], MODULES) == ["attention.q_proj", "attention.v_proj"]
-    assert resolve_targets(["q_proj"], MODULES) == ["q_proj"]
-    assert resolve_targets(["mlp"], MODULES) == ["mlp.fc1", "mlp.fc2"]
+    assert resolve_targets(["query", "value"], MODULES, "lora.targets") == [
+        "attention.q_proj",
+        "attention.v_proj",
+    ]
+    assert resolve_targets(["q_proj"], MODULES, "lora.targets") == ["q_proj"]
+    assert resolve_targets(["mlp"], MODULES, "lora.targets") == ["mlp.fc1", "mlp.fc2"]
     bert = ["bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.0.output.dense"]
-    assert resolve_targets(["query"], bert) == ["query"]
+    assert resolve_targets(["query"], bert, "lora.targets") == ["query"]
 
 
 def test_every_wrong_target_gets_the_nearest_name():
     with pytest.raises(UsageError) as caught:
-        resolve_targets(["qury", "q_prj", "value"], MODULES)
+        resolve_targets(["qury", "q_prj", "value"], MODULES, "lora.targets")
     first, second = map(str, caught.value.problems)
     assert first.startswith("lora.targets: qury: matches no module. Did you mean 'query'")
     assert second.startswith("lora.targets: q_prj: matches no module. Did you mean")
@@ -50,10 +59,9 @@ def test_conv1d_weights_are_declared_transposed():
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
     config = GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=2, n_head=2, num_labels=2)
-    adapted = add_lora(
-        GPT2ForSequenceClassification(config), LoraSettings(rank=2, targets=("qkv",)),
-        "sequence-classification", {"score.weight"},
-    )  # fmt: skip
+    recipe = parse_recipe(INPUTS | {"method": "lora", "lora": {"rank": 2, "targets": ["qkv"]}})
+    model = GPT2ForSequenceClassification(config)
+    adapted = add_adapter(model, recipe, "sequence-classification", {"score.weight"})
     settings = adapted.peft_config["default"]
     assert settings.fan_in_fan_out
     assert settings.target_modules == {"attn.c_attn"}

@@ -62,6 +62,11 @@ class TuneRecord:
     peak_memory: int
     peak_gpu_memory: int | None
 
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss; NaN where nobody looked."""
+        return min((evaluation.loss for evaluation in self.evaluations), default=float("nan"))
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values, with their units in their names."""
         return {

@@ -11,6 +11,17 @@ from alliage import recipes
 from alliage.data.digits import PREFIX as BUILT_IN
 from alliage.errors import nearest
 from alliage.tuning.presets import PRESETS
+from alliage.tuning.science import reference
+from alliage.tuning.science.clipping import ClippingSettings
+from alliage.tuning.science.deficits import DeficitSettings
+from alliage.tuning.science.dropout import DropoutSettings
+from alliage.tuning.science.fisher_trace import FisherTraceSettings
+from alliage.tuning.science.hyperspherical import HypersphericalSettings
+from alliage.tuning.science.initialisation import InitialisationSettings
+from alliage.tuning.science.optimizers import OptimizerSettings
+from alliage.tuning.science.reference import ReferenceSettings
+from alliage.tuning.science.schedules import ScheduleSettings
+from alliage.tuning.science.stochastic_depth import StochasticDepthSettings
 
 _LEARNING_RATES = {"full": 2e-5, "lora": 1e-4, "ia3": 3e-3}
 # Either says how long training lasts.
@@ -58,7 +69,10 @@ class TuneRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(description="The base: a folder or a hub id.")
+    model: str = Field(
+        description="The base: a folder, a hub id, or reference:NAME for one "
+        "that starts at random (vit, convnext, bert, blocks)."
+    )
     task: str = Field(description="A folder, a YAML file or a built-in name.")
     preset: str | None = Field(
         default=None,
@@ -90,13 +104,16 @@ class TuneRecipe(BaseModel):
         description="At its peak; 2e-5 for full, 1e-4 for lora, 3e-3 for ia3 by default.",
     )
     weight_decay: float = Field(
-        default=0.0, ge=0, description="Decoupled, of AdamW (arXiv:1711.05101)."
+        default=0.0,
+        ge=0,
+        description="Decoupled for the default AdamW (arXiv:1711.05101); see optimizer.",
     )
     warmup: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of steps in which the rate rises; then it falls to 0.",
+        description="Share of steps in which the rate rises; then it falls to 0, or as schedule "
+        "says.",
     )
     head_epochs: float = Field(
         0.0,
@@ -145,6 +162,34 @@ class TuneRecipe(BaseModel):
     )
     lora: LoraSettings = Field(default=LoraSettings(), description="Used by method: lora.")
     ia3: Ia3Settings = Field(default=Ia3Settings(), description="Used by method: ia3.")
+    optimizer: OptimizerSettings | None = Field(
+        default=None, description="AdamW with its usual settings by default."
+    )
+    schedule: ScheduleSettings | None = Field(default=None, description="Linear by default.")
+    clipping: ClippingSettings | None = Field(
+        default=None, description="By a norm of 1 where this is left out."
+    )
+    dropout: DropoutSettings | None = Field(
+        default=None, description="What the model's configuration says by default."
+    )
+    stochastic_depth: StochasticDepthSettings | None = Field(
+        default=None, description="Layers that examples skip; none by default."
+    )
+    hyperspherical_energy: HypersphericalSettings | None = Field(
+        default=None, description="A penalty on neurons that point the same way; off by default."
+    )
+    fisher_trace: FisherTraceSettings | None = Field(
+        default=None, description="Measured by layer as training goes on; off by default."
+    )
+    deficit: DeficitSettings | None = Field(
+        default=None, description="Of the training data, for some epochs; none by default."
+    )
+    reference: ReferenceSettings = Field(
+        default=ReferenceSettings(), description="Used by model: reference:NAME."
+    )
+    initialisation: InitialisationSettings | None = Field(
+        default=None, description="Of a reference model; transformers' own by default."
+    )
 
     @field_validator("eval_every")
     @classmethod
@@ -182,6 +227,26 @@ class TuneRecipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _science_fits(self) -> Self:
+        reference.check(self.model, self.reference)
+        if reference.architecture_of(self.model) is None:
+            if self.initialisation is not None:
+                raise ValueError("initialisation is for model: reference:NAME; others have weights")
+        elif self.method != "full":
+            raise ValueError(
+                f"a reference model starts at random: method {self.method} does not go"
+            )
+        if self.schedule is not None and self.schedule.name == "noam":
+            given = {"learning_rate", "warmup"} & self.model_fields_set
+            if given:
+                raise ValueError(
+                    f"noam decides {' and '.join(sorted(given))} by its width and warmup_steps"
+                )
+        if self.schedule is not None and self.schedule.name == "triangular" and self.warmup:
+            raise ValueError("triangular rises by itself: leave warmup out")
+        return self
+
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate, its default filled in."""
@@ -210,7 +275,7 @@ class TuneRecipe(BaseModel):
         nested = {
             key: {**value, **own[key]}
             for key, value in given.items()
-            if isinstance(value, dict) and key in own
+            if isinstance(value, dict) and isinstance(own.get(key), dict)
         }
         return parse_recipe({**given, **own, **nested})
 
@@ -241,7 +306,7 @@ def parse_recipe(content: Any, *, where: str = "recipe") -> TuneRecipe:
 
 
 def _resolve(folder: Path, ref: str) -> str:
-    """A local path counts from the recipe's folder; hub ids and built-in names stay."""
-    if ref.startswith(BUILT_IN):
+    """A local path counts from the recipe's folder; hub ids and names of ours stay."""
+    if ref.startswith((BUILT_IN, reference.PREFIX)):
         return ref
     return recipes.resolve(folder, ref)
