@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+import numpy as np
+import pytest
 
 from alliage.studies.results import read_table
 
@@ -14,6 +18,23 @@ def test_writes_results_and_prints_tables(alliage, workspace):
     scores = read_table(workspace / "results", "scores")
     assert set(scores["task"]) == {"sentiment-data"}
     assert set(scores["examples"]) == {8}
+    intervals = read_table(workspace / "results", "intervals")
+    joined = scores.merge(intervals, on=["model", "task", "metric"])
+    assert set(joined["metric"]) >= {"accuracy", "f1", "matthews"}
+    assert ((joined["low"] <= joined["value"]) & (joined["value"] <= joined["high"])).all()
+    comparisons = read_table(workspace / "results", "comparisons")
+    assert set(comparisons["model"]) == {"sentiment-lora"}
+    assert set(comparisons["against"]) == {"sentiment"}
+    assert "difference to sentiment" in done.stdout
+
+
+def test_a_reference_is_compared_with_and_shown(alliage):
+    line = "evaluate sentiment-lora --task sentiment-data --against sentiment --json"
+    document = json.loads(alliage(line).stdout)
+    assert [s["models"][0]["model"] for s in document["scores"]] == ["sentiment", "sentiment-lora"]
+    assert {row["against"] for row in document["comparisons"]} == {"sentiment"}
+    alone = json.loads(alliage("evaluate sentiment --task sentiment-data --json").stdout)
+    assert alone["comparisons"] == []
 
 
 def test_a_model_is_left_out_of_tasks_it_has_no_head_for_and_this_is_said(alliage):
@@ -35,6 +56,26 @@ def test_a_model_that_fits_no_task_fails_after_the_others_are_shown(alliage):
     assert "sentiment-data" in done.stdout
 
 
+def test_of_tasks_with_the_same_labels_a_model_answers_its_own(alliage, workspace):
+    shutil.copytree(workspace / "sentiment-data", workspace / "reviews")
+    shutil.copytree(workspace / "sentiment", workspace / "tuned")
+    (workspace / "tuned" / "alliage.json").write_text(
+        json.dumps({"command": "tune", "task": "reviews", "labels": ["negative", "positive"]})
+    )
+
+    def scored(options):
+        document = json.loads(alliage(f"evaluate tuned --json {options}").stdout)
+        return [row["task"] for row in document["scores"][0]["scores"]], document["left_out"]
+
+    both = "--task sentiment-data --task reviews"
+    tasks, left_out = scored(both)
+    assert set(tasks) == {"reviews"}
+    assert "tuned on sentiment-data: the model was made for reviews." in left_out[0]
+    assert set(scored(f"{both} --cross")[0]) == {"reviews", "sentiment-data"}
+    # A single task is asked for on purpose.
+    assert set(scored("--task sentiment-data")[0]) == {"sentiment-data"}
+
+
 def test_wrong_names_get_the_nearest(alliage):
     done = alliage("evaluate sentiment --task sentiment-dat")
     assert (done.returncode, "Did you mean 'sentiment-data'" in done.stderr) == (2, True)
@@ -52,3 +93,73 @@ def test_a_merge_is_evaluated_with_its_parents_heads(alliage):
     done = alliage("evaluate merged --task topics-data")
     assert done.returncode == 1
     assert "Name the one to use with --head." in done.stderr
+
+
+def accuracy(alliage):
+    done = alliage("evaluate sentiment --task sentiment-data --json")
+    (scores,) = json.loads(done.stdout)["scores"]
+    return next(row["value"] for row in scores["scores"] if row["metric"] == "accuracy")
+
+
+def test_a_gate_says_no_with_3_after_the_tables(alliage):
+    reached = accuracy(alliage)
+    line = "evaluate sentiment --task sentiment-data --require"
+    met = alliage(f"{line} 'accuracy>={reached}' --require 'ece<=1'")
+    assert (met.returncode, met.stderr) == (0, "")
+    done = alliage(f"{line} 'accuracy>{reached}' --require 'ece<0'")
+    assert done.returncode == 3
+    assert f"sentiment on sentiment-data: accuracy is {reached:.4f}, required >" in done.stderr
+    assert "2 problems" in done.stderr
+    assert "scores on validation" in done.stdout
+
+
+def test_a_gate_may_be_relative_to_a_reference(alliage):
+    line = "evaluate sentiment-lora --task sentiment-data --against sentiment --require"
+    assert alliage(f"{line} 'accuracy>=0*base'").returncode == 0
+    done = alliage(f"{line} 'accuracy>100*base'")
+    assert done.returncode == 3
+    assert "sentiment on" not in done.stderr  # the reference itself need not meet it
+    done = alliage("evaluate sentiment --task sentiment-data --require 'accuracy>=0.9*base'")
+    assert (done.returncode, "Name it with --against." in done.stderr) == (2, True)
+
+
+def test_a_wrong_condition_stops_before_any_model_is_opened(alliage):
+    done = alliage("evaluate nowhere --task sentiment-data --require 'acuracy>=0.9'")
+    assert done.returncode == 2
+    assert "no such metric. Did you mean 'accuracy'" in done.stderr
+    assert "nowhere" not in done.stderr
+
+
+def test_speed_is_measured_for_one_example_and_for_a_batch(alliage, workspace):
+    line = "evaluate sentiment --task sentiment-data --speed --batch-size 4 -o results"
+    done = alliage(line)
+    assert done.returncode == 0, done.stderr
+    assert "speed on cpu" in done.stdout
+    table = read_table(workspace / "results", "speed")
+    assert table["batch"].tolist() == [1, 4]
+    assert (table["low"] <= table["median"]).all()
+    assert (table["median"] <= table["high"]).all()
+    np.testing.assert_allclose(table["throughput"], table["batch"] / table["median"])
+    assert (table["passes"] >= 5).all()
+
+
+@pytest.fixture
+def hidden(workspace):
+    """A task whose test split has no labels."""
+    task = workspace / "hidden"
+    shutil.copytree(workspace / "sentiment-data", task)
+    (task / "test.tsv").write_text("sentence\nthe film\na book\n")
+    return task
+
+
+def test_a_split_without_labels_is_left_out_and_this_is_said(alliage, hidden, workspace):
+    (workspace / "sentiment-data" / "test.tsv").write_bytes(
+        (workspace / "sentiment-data" / "validation.tsv").read_bytes()
+    )
+    both = "evaluate sentiment --task hidden --task sentiment-data --split test"
+    done = alliage(both)
+    assert done.returncode == 0, done.stderr
+    assert "left out: hidden: test: has no labels: nothing to score." in done.stderr
+    done = alliage("evaluate sentiment --task hidden --split test")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "alliage: hidden: test: has no labels" in done.stderr

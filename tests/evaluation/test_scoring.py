@@ -149,7 +149,7 @@ def test_nan_answers_name_the_model_and_the_first_example():
 
 def test_labels_beyond_the_head_name_the_example():
     classifier = Classifier(Fixed([[0.0, 1.0]]), Numbers(), (0, 1), "token-classification", "m")
-    with pytest.raises(AlliageError, match="example 2 .*: label 2, but the task has 2 labels"):
+    with pytest.raises(AlliageError, match=r"example 2 .*: label 2, but the task has 2 labels"):
         predict(classifier, [Example((0, 0), (1,)), Example((0, 0), (2,))])
 
 

@@ -20,7 +20,7 @@ COMMANDS = (
     "apply", "extract", "arithmetic", "tune", "evaluate", "report", "verify", "demo",
 )  # fmt: skip
 
-_TUNE_PACKAGES = ("accelerate", "peft", "PIL", "seqeval", "sklearn", "transformers")
+_TUNE_PACKAGES = ("accelerate", "peft", "PIL", "rouge_score", "seqeval", "sklearn", "transformers")
 
 app = typer.Typer(
     name="alliage",

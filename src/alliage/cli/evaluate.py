@@ -1,31 +1,33 @@
-"""alliage evaluate: scores, calibration, size."""
+"""alliage evaluate: scores, calibration, size, speed, and whether they will do."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alliage.cli import console
-from alliage.errors import AlliageError, Problem
+from alliage.errors import AlliageError, CheckFailed, Problem
 
 if TYPE_CHECKING:
+    from alliage.data import Task
     from alliage.evaluation import Scores
 
 EXAMPLES = (
     "alliage evaluate sentiment sentiment-lora --task sentiment-data -o results",
-    "alliage evaluate topics --task topics-data --split train --limit 20 --json",
+    "alliage evaluate sentiment-lora --task sentiment-data --against sentiment "
+    "--require 'accuracy>=0.5*base' --json",
 )
 
 
 def evaluate(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Classifiers, adapters, merged or pruned models."),
+        typer.Argument(metavar="MODEL...", help="Full, adapters, merged or pruned models."),
     ],
     tasks: Annotated[
         list[str],
@@ -34,10 +36,25 @@ def evaluate(
     head: Annotated[
         str | None, typer.Option(help="Of merged models: the parent whose head to use.")
     ] = None,
+    cross: Annotated[
+        bool,
+        typer.Option("--cross", help="Also tasks that a model was not made for, if labels fit."),
+    ] = False,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Score a random part of this size.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Compare with this model; with the first by default."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Exit with 3 unless met: 'accuracy>=0.9*base'."),
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Measure latency and throughput.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a pass.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of texts that are written.")] = 64,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="A results folder to add to.")
     ] = None,
@@ -45,53 +62,127 @@ def evaluate(
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
-    """Score models on tasks; a model is left out of tasks that it has no head for."""
+    """Score models on tasks, with 95 % intervals, and compare them.
+
+    A model is left out of tasks that it has no head for. One that records its task answers, of
+    several tasks, only that one; --cross asks it for all whose labels fit. In conditions, base is
+    the model named by --against.
+    """
     from alliage.data import load_task
-    from alliage.evaluation import Misfit
-    from alliage.evaluation import evaluate as score
+    from alliage.evaluation.comparing import compare_scores
+    from alliage.evaluation.evidence import known_metrics
+    from alliage.evaluation.requirements import parse_requirements
     from alliage.studies.results import check_folder
 
     console.check_device(device)
     if out is not None:
         check_folder(out)
     loaded = [load_task(task) for task in tasks]
-    found: list[Scores] = []
-    misfits: list[Problem] = []
-    unfit: list[Problem] = []
+    known = {metric for task in loaded for metric in known_metrics(task)}
+    requirements = parse_requirements(require or (), known, has_base=against is not None)
+    judge = _Judge(
+        loaded,
+        cross,
+        {
+            "head": head, "split": split, "limit": limit, "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens, "device": device, "speed": speed,
+        },
+    )  # fmt: skip
     with console.progress(quiet) as show:
-        for model in models:
-            parts: list[Scores] = []
-            missed: list[Problem] = []
-            for task in loaded:
-                try:
-                    parts.append(
-                        score(
-                            model, task, head=head, split=split, limit=limit, device=device,
-                            on_event=show,
-                        )
-                    )  # fmt: skip
-                except Misfit as error:
-                    missed += error.problems
-            if parts:
-                scored = tuple(task for part in parts for task in part.tasks)
-                found.append(replace(parts[0], tasks=scored))
-                misfits += missed
-            else:
-                unfit += missed
+        reference = None if against is None else judge.score(against, show)
+        found = [
+            reference if model == against else judge.score(model, show)
+            for model in dict.fromkeys(models)
+        ]
+    scored = [scores for scores in found if scores is not None]
+    if against is None:
+        reference = scored[0] if len(scored) > 1 else None
+    shown = scored
+    if reference is not None and reference not in scored:
+        shown = [reference, *scored]
+    comparisons = [] if reference is None else compare_scores(scored, reference)
     if out is not None:
-        _save(found, out)
+        _save(shown, comparisons, out)
     if json:
         document = {
-            "scores": [scores.to_rows() for scores in found],
-            "left_out": list(map(str, misfits)),
+            "scores": [scores.to_rows() for scores in shown],
+            "comparisons": comparisons,
+            "left_out": list(map(str, judge.left_out)),
         }
         console.print_json(document)
     else:
-        _print(found)
-    for problem in misfits:
+        _print(shown)
+        _print_comparisons(comparisons)
+    for problem in judge.left_out:
         console.note(f"left out: {problem}", quiet=quiet)
-    if unfit:
-        raise AlliageError(unfit)
+    if judge.unfit or not scored:
+        raise AlliageError(judge.unfit or judge.left_out)
+    _check(requirements, scored, reference)
+
+
+class _Judge:
+    """Scores models on the tasks that fit them.
+
+    Attributes:
+        left_out: why models were left out of tasks.
+        unfit: of models that fit no task at all, why.
+    """
+
+    def __init__(self, tasks: Sequence[Task], cross: bool, settings: Mapping[str, Any]) -> None:
+        self.left_out: list[Problem] = []
+        self.unfit: list[Problem] = []
+        self._tasks = tasks
+        self._cross = cross
+        self._settings = settings
+
+    def score(self, model: str, show: Any) -> Scores | None:
+        """A model's scores; nothing where it could be scored on no task."""
+        from alliage.checkpoints import open as open_checkpoint
+        from alliage.evaluation import Misfit, Unlabelled
+        from alliage.evaluation import evaluate as score
+        from alliage.evaluation.heads import own_tasks
+
+        parts: list[Scores] = []
+        missed: list[Problem] = []
+        hidden: list[Problem] = []
+        with open_checkpoint(model) as checkpoint:
+            chosen = self._tasks if self._cross else own_tasks(checkpoint, self._tasks)
+        for task in self._tasks:
+            if task not in chosen:
+                what = f"the model was made for {chosen[0].name}."
+                fix = "Score it nevertheless with --cross."
+                missed.append(Problem(f"{model} on {task.name}", what, fix))
+                continue
+            try:
+                parts.append(score(model, task, on_event=show, **self._settings))
+            except Unlabelled as error:
+                hidden += error.problems
+            except Misfit as error:
+                missed += error.problems
+        self.left_out += hidden
+        if parts:
+            self.left_out += missed
+            return replace(parts[0], tasks=tuple(task for part in parts for task in part.tasks))
+        self.unfit += missed
+        return None
+
+
+def _check(requirements: Sequence[Any], scored: Sequence[Scores], reference: Scores | None) -> None:
+    from alliage.evaluation.requirements import check_requirements
+
+    references = {task.task: task.metrics for task in reference.tasks} if reference else {}
+    problems = [
+        problem
+        for scores in scored
+        for problem in check_requirements(
+            requirements,
+            {task.task: task.metrics for task in scores.tasks},
+            references,
+            scores.model,
+        )
+    ]
+    if problems:
+        raise CheckFailed(problems)
 
 
 def _print(found: Sequence[Scores]) -> None:
@@ -104,23 +195,63 @@ def _print(found: Sequence[Scores]) -> None:
     columns = ("model", "role", "method", "layers", "parameters", "size")
     console.print_table("models", columns, models, numbers_from=3)
     scored = [(scores.model, task) for scores in found for task in scores.tasks]
-    metrics = list(dict.fromkeys(metric for _, task in scored for metric in task.metrics))
-    rows = [
-        (model, task.task, *(task.metrics.get(m) for m in metrics), task.examples, task.seconds)
-        for model, task in scored
-    ]
-    title = f"scores on {scored[0][1].split}"
-    console.print_table(
-        title, ("model", "task", *metrics, "examples", "seconds"), rows, numbers_from=2
-    )
+    for name in dict.fromkeys(task.task for _, task in scored):
+        here = {model: task for model, task in scored if task.task == name}
+        metrics = list(dict.fromkeys(metric for task in here.values() for metric in task.metrics))
+        rows: list[list[object]] = [
+            [metric, *(_with_interval(task, metric) for task in here.values())]
+            for metric in metrics
+        ]
+        rows.append(["seconds", *(f"{task.seconds:.2f}" for task in here.values())])
+        if any(task.truncated for task in here.values()):
+            rows.append(["cut at the longest length", *(t.truncated for t in here.values())])
+        first = next(iter(here.values()))
+        title = f"{name}: scores on {first.split}, {first.examples} examples, 95 % intervals"
+        console.print_table(title, ("metric", *here), rows)
+    speeds = [(model, task.task, one) for model, task in scored for one in task.speed]
+    if speeds:
+        rows = [
+            [model, task, one.batch, one.median * 1e3, one.low * 1e3, one.high * 1e3,
+             one.throughput]
+            for model, task, one in speeds
+        ]  # fmt: skip
+        one = speeds[0][2]
+        title = f"speed on {one.device}, {one.threads} threads; median and quartiles of a pass"
+        headings = ("model", "task", "batch", "ms", "25 %", "75 %", "examples/s")
+        console.print_table(title, headings, rows, numbers_from=2)
 
 
-def _save(found: Sequence[Scores], folder: Path) -> None:
+def _with_interval(task: Any, metric: str) -> str | None:
+    if metric not in task.metrics:
+        return None
+    interval = task.intervals.get(metric)
+    brackets = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
+    return f"{task.metrics[metric]:.4f}{brackets}"
+
+
+def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
+    for against, task in dict.fromkeys((row["against"], row["task"]) for row in comparisons):
+        rows = [
+            [
+                row["model"], row["metric"], f"{row['value']:+.4f}",
+                f"[{row['low']:+.4f}, {row['high']:+.4f}]", row["p"], row["test"],
+            ]
+            for row in comparisons
+            if row["task"] == task
+        ]  # fmt: skip
+        title = f"{task}: difference to {against}, on the same examples"
+        columns = ("model", "metric", "difference", "95 %", "p", "test")
+        console.print_table(title, columns, rows, numbers_from=2)
+
+
+def _save(found: Sequence[Scores], comparisons: Sequence[Mapping[str, Any]], folder: Path) -> None:
     from alliage.studies.results import write_table
 
     rows = [scores.to_rows() for scores in found]
     command = " ".join(["alliage", *sys.argv[1:]])
-    for table in ("models", "scores", "reliability"):
-        content = [row for each in rows for row in each[table]]
+    tables = {
+        table: [row for each in rows for row in each[table]] for table in (rows[0] if rows else ())
+    }
+    for table, content in (tables | {"comparisons": list(comparisons)}).items():
         if content:
             write_table(folder, table, content, command=command)

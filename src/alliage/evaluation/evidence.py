@@ -21,7 +21,7 @@ from alliage.evaluation.intervals import (
     whole_differences,
     whole_intervals,
 )
-from alliage.evaluation.metrics import count_entities, glue_metrics, positive_label
+from alliage.evaluation.metrics import METRICS, count_entities, glue_metrics, positive_label
 from alliage.evaluation.tally import (
     Tally,
     classification_tally,
@@ -104,6 +104,22 @@ def weigh(task: Task, answers: Answers | Writing) -> Evidence:
         single = task.kind != "token-classification"
         found = Evidence(tally, right=answers.predicted == answers.truth if single else None)
     return _with_glue(task, found)
+
+
+def known_metrics(task: Task) -> tuple[str, ...]:
+    """The names of all metrics that a task may have."""
+    answers = {
+        "regression": "numbers",
+        "multiple-choice": "choices",
+        "text-generation": "written texts",
+    }.get(task.kind) or (
+        "entities"
+        if task.has_entities
+        else "two labels"
+        if len(task.labels) == 2
+        else "more labels"
+    )
+    return METRICS[answers] + (("glue",) if glue_metrics(task.name) else ())
 
 
 def _texts(answers: Writing) -> Tally:
