@@ -31,6 +31,22 @@ def test_kinds_and_names_become_ends_of_names():
     assert resolve_targets(["query"], bert, "lora.targets") == ["query"]
 
 
+def test_an_end_that_two_kinds_of_modules_share_is_not_used():
+    """BERT's feed-forward block ends in output.dense, and so does its attention."""
+    inside = (
+        "attention.self.query",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
+    names = [f"encoder.layer.{layer}.{name}" for layer in range(2) for name in inside]
+    assert resolve_targets(["mlp"], names, "lora.targets") == [
+        "encoder.layer.0.output.dense", "encoder.layer.1.output.dense", "intermediate.dense"
+    ]  # fmt: skip
+    assert last_of_mlp(names) == ["encoder.layer.0.output.dense", "encoder.layer.1.output.dense"]
+    assert last_of_mlp(MODULES) == ["mlp.fc2"]
+
+
 def test_every_wrong_target_gets_the_nearest_name():
     with pytest.raises(UsageError) as caught:
         resolve_targets(["qury", "q_prj", "value"], MODULES, "lora.targets")

@@ -14,13 +14,21 @@ import alliage
 from alliage import vectors
 from alliage.checkpoints import provenance
 from alliage.data import load_task
+from alliage.data.encoding import encoder_for
 from alliage.errors import AlliageError, UsageError
 from alliage.evaluation import load_classifier, predict
+from alliage.evaluation.models import load_model
 
 SETTINGS = {"epochs": 30, "batch_size": 4, "seed": 3}
-RATES = {"full": 5e-3, "lora": 5e-2}
+EPOCHS = {"ia3": 100}  # few parameters learn slowly
+LEAST = {"full": 1, "lora": 1, "ia3": 0.75}  # accuracy; one answer for all has 0.5
+RATES = {"full": 5e-3, "lora": 5e-2, "ia3": 0.3}
 GOOD = ["the film was good", "a great book", "very good", "the book is great"]
 BAD = ["the film was bad", "an awful book", "very bad", "the book is not good"]
+
+
+def settings_of(method):
+    return SETTINGS | {"epochs": EPOCHS.get(method, SETTINGS["epochs"])}
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +44,10 @@ def home(family, tmp_path_factory):
     tags = "the\tO\nfilm\tB-WORK\nwas\tO\ngood\tO\n\nlong\tB-WORK\nbook\tI-WORK\nis\tO\nbad\tO\n"
     for split in ("train", "validation"):
         (home / "tags" / f"{split}.conll").write_text(tags)
-    for method in ("full", "lora"):
+    for method in RATES:
         alliage.tune(
             model=home / "base", task=home / "mood", method=method, out=home / method,
-            learning_rate=RATES[method], **SETTINGS,
+            learning_rate=RATES[method], **settings_of(method),
         )  # fmt: skip
     return home
 
@@ -52,10 +60,10 @@ def probabilities(home, name, task="mood"):
     return answers.probabilities, answers.truth
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", RATES)
 def test_learns_what_can_be_learned(home, method):
     shares, labels = probabilities(home, method)
-    assert (shares.argmax(axis=1) == labels).all()
+    assert (shares.argmax(axis=1) == labels).mean() >= LEAST[method]
 
 
 def test_a_full_model_loads_in_transformers_and_answers_the_same(home):
@@ -72,13 +80,14 @@ def test_a_full_model_loads_in_transformers_and_answers_the_same(home):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_an_adapter_loads_in_peft_and_answers_the_same(home):
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_an_adapter_loads_in_peft_and_answers_the_same(home, method):
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    model = AutoPeftModelForSequenceClassification.from_pretrained(home / "lora").eval()
-    tokenizer = AutoTokenizer.from_pretrained(home / "lora")
-    shares, _ = probabilities(home, "lora")
+    model = AutoPeftModelForSequenceClassification.from_pretrained(home / method).eval()
+    tokenizer = AutoTokenizer.from_pretrained(home / method)
+    shares, _ = probabilities(home, method)
     with torch.inference_mode():
         for text, share in zip(GOOD + BAD, shares, strict=True):
             logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
@@ -102,6 +111,52 @@ def test_an_adapter_holds_factors_and_its_head_only(home):
     assert settings["target_modules"] == ["query", "value"]
 
 
+def test_scales_stand_on_keys_values_and_feed_forward_blocks(home):
+    """PEFT's choice for BERT; its name output.dense is that of attention's last matrix, too."""
+    stored = load_file(home / "ia3" / "adapter_model.safetensors")
+    sizes = {"key": 16, "value": 16, "attention.output.dense": 16, ".output.dense": 32}
+    for layer in range(2):
+        for name, size in sizes.items():
+            ends = (f"layer.{layer}{name}.ia3_l", f"layer.{layer}.attention.self.{name}.ia3_l",
+                    f"layer.{layer}.{name}.ia3_l")  # fmt: skip
+            [scale] = [tensor for key, tensor in stored.items() if key.endswith(ends)]
+            assert scale.numel() == size
+    assert sum(tensor.numel() for tensor in stored.values()) == 2 * (16 + 16 + 16 + 32) + 2 * 16 + 2
+    vector = vectors.open(home / "ia3", home / "base")
+    key = "encoder.layer.1.attention.self.key"
+    base = load_file(home / "base" / "model.safetensors")[f"{key}.weight"]
+    scales = stored[f"base_model.model.bert.{key}.ia3_l"]
+    torch.testing.assert_close(vector.delta(f"{key}.weight"), (scales - 1) * base)
+    assert (scales - 1).abs().max() > 0.01
+
+
+def test_the_weights_are_those_of_the_trainer_run_plainly(home, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    settings = {"epochs": 3, "batch_size": 4, "seed": 3, "learning_rate": 5e-3, "warmup": 0.25}
+    alliage.tune(
+        model=home / "base", task=home / "mood", out=tmp_path / "ours", group_by_length=False,
+        gradient_accumulation=2, weight_decay=0.1, **settings,
+    )  # fmt: skip
+    task = load_task(home / "mood")
+    with alliage.open(home / "base") as base:
+        torch.manual_seed(3)
+        model, _ = load_model(base, task.kind, task.labels, head={})
+        encoder = encoder_for(task.kind, base, model.config)
+    arguments = TrainingArguments(
+        tmp_path / "scratch", num_train_epochs=3, per_device_train_batch_size=2,
+        gradient_accumulation_steps=2, learning_rate=5e-3, warmup_steps=0.25, weight_decay=0.1,
+        seed=3, data_seed=3, remove_unused_columns=False, save_strategy="no", report_to="none",
+        disable_tqdm=True,
+    )  # fmt: skip
+    Trainer(
+        model, arguments, encoder.collate, train_dataset=encoder.encode(task.splits["train"])
+    ).train()
+    ours = load_file(tmp_path / "ours" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(ours[name], tensor), name
+
+
 def test_outputs_are_task_vectors_of_their_base(home):
     query = "encoder.layer.1.attention.self.query.weight"
     full = vectors.open(home / "full", home / "base")
@@ -116,7 +171,7 @@ def test_outputs_are_task_vectors_of_their_base(home):
     assert low_rank.delta(query).abs().max() > 0
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", RATES)
 def test_the_same_run_writes_the_same_bytes_whatever_the_callers_random_state(
     home, tmp_path, method
 ):
@@ -125,7 +180,7 @@ def test_the_same_run_writes_the_same_bytes_whatever_the_callers_random_state(
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     alliage.tune(
         model=home / "base", task=home / "mood", method=method, out=tmp_path / "again",
-        learning_rate=RATES[method], **SETTINGS,
+        learning_rate=RATES[method], **settings_of(method),
     )  # fmt: skip
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
@@ -186,7 +241,7 @@ def test_patience_ends_a_run_that_gets_no_better(home, tmp_path):
     assert record.steps < 50
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", RATES)
 def test_the_head_can_go_first(home, tmp_path, method):
     """A later rate of nearly nothing shows what the first epochs moved: the head, and only it."""
     still = {"learning_rate": 1e-12, "model": home / "base", "task": home / "mood"}
