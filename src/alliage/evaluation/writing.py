@@ -94,6 +94,14 @@ def write(
     Greedy: the likeliest token at each step, until the model ends its text. Decoders' prompts are
     padded at the left. Examples without a source are language modelling: nothing is written.
 
+    Args:
+        classifier: a language model.
+        examples: sources and expected texts.
+        batch_size: examples in one pass.
+        max_new_tokens: after which a text ends; of a decoder at most half of its positions.
+        device: "cpu" or "cuda".
+        on_event: called with (done, total).
+
     Raises:
         AlliageError: a likelihood that is NaN; the first example.
     """
@@ -160,8 +168,10 @@ def _written(
     device: str,
 ) -> list[str]:
     model: Any = classifier.model.to(device)
-    prompts = encoder.encode_prompts(chunk, room=max_new_tokens)
     after = not model.config.is_encoder_decoder
+    if after and (positions := getattr(model.config, "max_position_embeddings", None)):
+        max_new_tokens = min(max_new_tokens, positions // 2)  # the prompt needs some too
+    prompts = encoder.encode_prompts(chunk, room=max_new_tokens)
     texts = [""] * len(prompts)
     for chosen in batches(prompts, batch_size):
         batch = encoder.collate([prompts[index] for index in chosen], left=after)
