@@ -54,6 +54,7 @@ class BlocksConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is u
     num_channels: int = 0
     vocab_size: int = 0
     max_position_embeddings: int = 0
+    pad_token_id: int = 0
     hidden_dropout_prob: float = 0.0
     initializer_range: float = 0.02
 

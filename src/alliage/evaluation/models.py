@@ -119,6 +119,8 @@ def load_model(
     given = {
         name: body.read(name) for name in body.specs() if head is None or not is_task_head(name)
     }
+    from alliage.evaluation import blocks  # noqa: F401  transformers knows them now
+
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(body.folder, **_head_settings(kind, labels))

@@ -43,6 +43,8 @@ class TuneRecord:
         parameters: of the whole model.
         loss: mean training loss over the run.
         evaluations: looks at the validation loss, in their order.
+        fisher_trace: rows of step, epoch, layer, parameters, trace and standard_error, where the
+            recipe asks for them.
         truncated: examples that were cut at the longest length.
         peak_memory: bytes of memory that the process held at most since it began.
         peak_gpu_memory: bytes of the GPU's memory that tensors held at most; None without one.
@@ -58,6 +60,7 @@ class TuneRecord:
     parameters: int
     loss: float
     evaluations: tuple[Evaluation, ...]
+    fisher_trace: tuple[dict[str, Any], ...]
     truncated: int
     peak_memory: int
     peak_gpu_memory: int | None

@@ -15,7 +15,9 @@ from alliage.checkpoints.writer import OutputFolder
 from alliage.data import Task
 from alliage.tuning.figures import FILE, TuneRecord
 from alliage.tuning.recipe import TuneRecipe
+from alliage.tuning.science.reference import architecture_of
 
+SCIENCE = "science.json"  # what was measured in training
 _SETS = ("target_modules", "modules_to_save", "feedforward_modules")
 
 
@@ -39,10 +41,16 @@ def save(
         _order_lists(folder)
     folder.add_companions(base)
     settings = recipe.model_dump(mode="json", exclude_none=True)
-    settings |= {"learning_rate": recipe.peak_learning_rate}
+    if recipe.schedule is None or recipe.schedule.name != "noam":
+        settings |= {"learning_rate": recipe.peak_learning_rate}
     for name in {"lora", "ia3"} - {recipe.method}:
         del settings[name]
-    inputs = [provenance.describe_input("base", base)]
+    started = architecture_of(recipe.model)
+    if started is None:
+        del settings["reference"]
+    inputs = [] if started else [provenance.describe_input("base", base)]
+    if cost.fisher_trace:
+        folder.add_json(SCIENCE, {"fisher_trace": list(cost.fisher_trace)})
     if task.files:
         inputs.append(_describe_data(recipe.task, task.files))
     parent = (provenance.read(base.folder) if base.folder else None) or {}
@@ -62,7 +70,7 @@ def save(
     folder.add_json(provenance.FILE, record)
     folder.add_json(FILE, cost.to_dict())
     how = {"full": "in full", "lora": f"with LoRA of rank {recipe.lora.rank}", "ia3": "with (IA)3"}
-    summary = f"`{base.name}` tuned {how[recipe.method]} on `{task.name}` ({task.kind})."
+    summary = f"`{started or base.name}` tuned {how[recipe.method]} on `{task.name}` ({task.kind})."
     folder.add_text("README.md", model_card(folder.out.name, summary, record))
 
 

@@ -13,11 +13,14 @@ from alliage.errors import AlliageError, Problem
 from alliage.tuning.batches import GroupedSampler, long_first
 from alliage.tuning.figures import Evaluation
 from alliage.tuning.recipe import TuneRecipe
+from alliage.tuning.science import fisher_trace
+from alliage.tuning.science.options import Options
 from alliage.tuning.states import States, load_moving, save_moving
 
 OnEvent = Callable[[str, int, int], None]
 
 _LOG_STEPS = 10  # between two lines for a tracker
+_NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class Trained:
         epochs: passes over the examples.
         loss: mean training loss over the steps.
         evaluations: in their order.
+        fisher_trace: rows of what was measured on the way.
     """
 
     steps: int
     epochs: float
     loss: float
     evaluations: tuple[Evaluation, ...]
+    fisher_trace: tuple[fisher_trace.Row, ...]
 
 
 def train(
@@ -44,6 +49,7 @@ def train(
     collate: Callable[[Any], Mapping[str, torch.Tensor]],
     recipe: TuneRecipe,
     states: States,
+    options: Options = _NO_OPTIONS,
     *,
     on_event: OnEvent | None = None,
     callbacks: Sequence[Any] = (),
@@ -58,6 +64,7 @@ def train(
         collate: makes a batch of encoded examples.
         recipe: the settings.
         states: where training states go and come from.
+        options: of the recipe's training science.
         on_event: called with ("tuning", step, steps).
         callbacks: of transformers, beside those of the recipe.
         arguments: of `TrainingArguments`, over those of the recipe.
@@ -67,15 +74,18 @@ def train(
     """
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    chosen = [_flow(states, on_event), *callbacks]
+    chosen = [_flow(states, on_event), *options.callbacks, *callbacks]
     if recipe.patience is not None:
         chosen.append(EarlyStoppingCallback(recipe.patience))
     trainer = _trainer_class()(
         states,
         recipe,
+        data,
+        options,
         model=model,
-        args=_arguments(recipe, states, arguments),
-        train_dataset=data,
+        args=_arguments(recipe, states, {**options.arguments, **arguments}),
+        train_dataset=data if options.shown is None else options.shown,
+        optimizer_cls_and_kwargs=options.optimizer,
         eval_dataset=None if validation is None else long_first(validation),
         data_collator=collate,
         callbacks=chosen,
@@ -95,7 +105,13 @@ def train(
             )
         )
     history = state.log_history
-    return Trained(state.global_step, state.epoch, _mean_loss(history), _seen(history))
+    return Trained(
+        steps=state.global_step,
+        epochs=state.epoch,
+        loss=_mean_loss(history),
+        evaluations=_seen(history),
+        fisher_trace=tuple(fisher_trace.rows(history)),
+    )
 
 
 def _arguments(recipe: TuneRecipe, states: States, more: Mapping[str, Any]) -> Any:
@@ -142,16 +158,32 @@ def _trainer_class() -> Any:
     from transformers import Trainer
 
     class StatefulTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
-        def __init__(self, states: States, recipe: TuneRecipe, **settings: Any) -> None:
+        def __init__(
+            self,
+            states: States,
+            recipe: TuneRecipe,
+            data: Sequence[Features],
+            options: Options,
+            **settings: Any,
+        ) -> None:
             self._states = states
             self._recipe = recipe
+            self._data = data
+            self._schedule = options.schedule
             super().__init__(**settings)
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if not self._recipe.group_by_length:
                 return super()._get_train_sampler(train_dataset)
-            sizes, batch_size = lengths(self.train_dataset), self.args.train_batch_size
+            sizes, batch_size = lengths(self._data), self.args.train_batch_size
             return GroupedSampler(sizes, batch_size, self._recipe.seed, self._epoch)
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            if self._schedule is None:
+                return super().create_scheduler(num_training_steps, optimizer)
+            self.lr_scheduler = self._schedule(optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def _epoch(self) -> int:
             return int(self.state.epoch or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -31,6 +32,10 @@ from alliage.tuning.adapters import add_adapter
 from alliage.tuning.figures import TuneRecord
 from alliage.tuning.recipe import TuneRecipe, load_recipe, parse_recipe
 from alliage.tuning.saving import save
+from alliage.tuning.science.initialisation import initialise
+from alliage.tuning.science.options import prepare
+from alliage.tuning.science.reference import architecture_of
+from alliage.tuning.science.reference import write as write_reference
 from alliage.tuning.states import States, clear
 from alliage.tuning.trackers import refuse_missing
 from alliage.tuning.training import OnEvent, train
@@ -75,7 +80,7 @@ def tune(
     refuse_missing(chosen.report_to)
     task = load_task(chosen.task)
     examples = task.examples("train", limit=chosen.train_limit, seed=chosen.seed)
-    with open_checkpoint(chosen.model) as base, quiet_transformers(), _deterministic():
+    with quiet_transformers(), _open_base(chosen, task) as base, _deterministic():
         if base.adapter is not None:
             raise UsageError(
                 Problem(chosen.model, "is an adapter.", "Tune its base, or merge it first.")
@@ -98,13 +103,30 @@ def _settle(recipe: TuneRecipe | str | Path | None, settings: dict[str, Any]) ->
     return parse_recipe(content | given).settled()
 
 
+@contextmanager
+def _open_base(recipe: TuneRecipe, task: Task) -> Iterator[Checkpoint]:
+    """The recipe's model; a reference model is written for the run alone."""
+    name = architecture_of(recipe.model)
+    if name is None:
+        with open_checkpoint(recipe.model) as base:
+            yield base
+        return
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / name
+        folder.mkdir()
+        write_reference(recipe.model, recipe.reference, task, folder, recipe.seed)
+        with open_checkpoint(folder) as base:
+            yield base
+
+
 def _subject(recipe: TuneRecipe, base: Checkpoint, task: Task) -> dict[str, Any]:
     """What makes two runs the same: the recipe, the inputs as they are now, what decides bits."""
     packages = ("accelerate", "numpy", "peft", "torch", "transformers")
     data = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in task.files}
+    files = {} if architecture_of(recipe.model) else base.versions  # of one written for this run
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "inputs": {**base.versions, **data},
+        "inputs": {**files, **data},
         "made by": {
             "alliage": alliage.__version__,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
@@ -126,6 +148,9 @@ def _run(
     model, fresh = load_model(base, task.kind, task.labels, head=head)
     if task.kind in _ONE_OF_LABELS:  # as transformers writes at the first loss, if there is one
         model.config.problem_type = "single_label_classification"
+    if recipe.initialisation is not None:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        initialise(model, recipe.initialisation, generator)
     encoder = encoder_for(task.kind, base, model.config, max_length=recipe.max_length)
     if recipe.method != "full":
         model = add_adapter(model, recipe, task.kind, fresh)
@@ -134,6 +159,7 @@ def _run(
     if recipe.eval_rhythm is not None:
         looked_at = task.examples("validation")
         validation = encoded(encoder, _labelled(task, "validation", looked_at))
+    options = prepare(recipe, model, encoder, task, data)
     figures.watch_gpu()
     clear(folder)
     states = States(folder, "tuning", recipe.save_every, steps=0, epochs=0.0, seconds=0.0)
@@ -147,7 +173,9 @@ def _run(
             "steps": probe.steps, "epochs": probe.epochs, "seconds": first.elapsed()
         }  # fmt: skip
         states.restart()
-    done = train(model, data, validation, encoder.collate, recipe, states, on_event=on_event)
+    done = train(
+        model, data, validation, encoder.collate, recipe, states, options, on_event=on_event
+    )
     before = states.carried
     seconds = before["seconds"] + states.elapsed()
     record = TuneRecord(
@@ -161,6 +189,7 @@ def _run(
         parameters=sum(p.numel() for p in model.parameters()),
         loss=done.loss,
         evaluations=done.evaluations,
+        fisher_trace=done.fisher_trace,
         truncated=encoder.truncated,
         peak_memory=figures.peak_memory(),
         peak_gpu_memory=figures.peak_gpu_memory(),

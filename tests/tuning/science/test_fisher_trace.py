@@ -141,10 +141,10 @@ def test_the_callback_measures_at_its_steps_and_not_twice():
     callback = module.callback(settings, examples, collate, shift=False, seed=0)
     state = SimpleNamespace(global_step=0, max_steps=5, epoch=0.0, log_history=[{"step": 0}])
     callback.on_train_begin(None, state, None, model=model)
-    callback.on_train_begin(None, state, None, model=model)  # a run that goes on
     for step in range(1, 6):
         state.global_step, state.epoch = step, step / 5
         callback.on_step_end(None, state, None, model=model)
+    callback.on_train_begin(None, state, None, model=model)  # a run that goes on
     found = module.rows(state.log_history)
     assert [row["step"] for row in found] == [0, 2, 4, 5]
     assert [row["epoch"] for row in found] == [0, 0.4, 0.8, 1.0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from alliage.errors import UsageError
 from alliage.tuning.science.schedules import (
     ScheduleSettings,
     noam_peak,
@@ -48,7 +49,7 @@ def test_noam_is_the_papers_formula_with_its_published_peak():
     expected = [16**-0.5 * min(t**-0.5, t * 20**-1.5) for t in range(1, 60)]
     assert found[1:] == pytest.approx(expected)
     assert rates(ScheduleSettings(name="noam", warmup_steps=20, width=16), 60) == found
-    with pytest.raises(ValueError, match="needs a width"):
+    with pytest.raises(UsageError, match="names no width"):
         trainer_arguments(settings, None)
 
 

@@ -13,13 +13,13 @@ class ClippingSettings(Settings):
     """What a gradient is cut to before a step; both may be set, the norm goes first."""
 
     norm: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Of all gradients together, which keep their direction (arXiv:1211.5063); "
         "off by default.",
     )
     value: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Of each on its own, which turns their direction; off by default.",
     )

@@ -34,9 +34,9 @@ class DeficitSettings(Variant):
     kind: Literal["blur", "flip", "noise", "labels", "vocabulary"] = Field(
         description="What is wrong."
     )
-    start: int = Field(0, ge=0, description="The first epoch with the deficit, from 0.")
+    start: int = Field(default=0, ge=0, description="The first epoch with the deficit, from 0.")
     end: int = Field(ge=1, description="The first epoch without it again.")
-    strength: int = Field(4, ge=2, description="Of blur and vocabulary.")
+    strength: int = Field(default=4, ge=2, description="Of blur and vocabulary.")
 
     @model_validator(mode="after")
     def _starts_before_it_ends(self) -> Self:

@@ -23,11 +23,13 @@ class RateSettings(Settings):
 
     rate: float = Field(ge=0, lt=1, description="The highest probability to drop.")
     mode: Literal["standard", "early", "late"] = Field(
-        "standard", description="All the time, up to the cut-off, or from it on."
+        default="standard", description="All the time, up to the cut-off, or from it on."
     )
-    cutoff: float = Field(0.5, gt=0, lt=1, description="A share of all steps: early and late.")
+    cutoff: float = Field(
+        default=0.5, gt=0, lt=1, description="A share of all steps: early and late."
+    )
     shape: Literal["constant", "linear"] = Field(
-        "constant", description="Of the early phase: the rate, or from the rate down to 0."
+        default="constant", description="Of the early phase: the rate, or from the rate down to 0."
     )
 
     @field_validator("shape")

@@ -17,16 +17,20 @@ _KEY = "fisher_trace"
 _IGNORED = -100  # a label that nobody predicts: padding, later sub-words, prompts
 _IN_STACK = re.compile(r"^(?:.*\.)?(?:layers?|h|blocks?|transformer_blocks)\.\d+(?=\.)")
 
+_COLUMNS = ("layer", "parameters", "trace", "standard_error")
+
 Row = dict[str, Any]
 
 
 class FisherTraceSettings(Settings):
     """How often, and on how many examples."""
 
-    every: int = Field(50, ge=1, description="Steps from one measurement to the next.")
-    examples: int = Field(64, ge=2, description="Of the train split, as training shows them.")
+    every: int = Field(default=50, ge=1, description="Steps from one measurement to the next.")
+    examples: int = Field(
+        default=64, ge=2, description="Of the train split, as training shows them."
+    )
     labels: Literal["sampled", "exact"] = Field(
-        "sampled",
+        default="sampled",
         description="One label for each prediction drawn from the model, or all of them weighted "
         "by their probabilities: exact, and slower by their number.",
     )
@@ -145,7 +149,7 @@ def callback(
 
     class FisherTrace(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         def on_train_begin(self, _: Any, state: Any, *__: Any, model: Any, **___: Any) -> None:
-            if not any(entry["step"] == state.global_step for entry in _entries(state.log_history)):
+            if state.global_step == 0:  # else the run goes on, and has measured there if it should
                 self._measure(model, state)
 
         def on_step_end(self, _: Any, state: Any, *__: Any, model: Any, **___: Any) -> None:
@@ -188,7 +192,7 @@ def rows(history: Sequence[Mapping[str, Any]]) -> list[Row]:
         examples).
     """
     return [
-        {"step": entry["step"], "epoch": entry["epoch"], **layer}
+        {"step": entry["step"], "epoch": entry["epoch"], **{key: layer[key] for key in _COLUMNS}}
         for entry in _entries(history)
         for layer in entry[_KEY]
     ]

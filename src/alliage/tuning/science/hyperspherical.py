@@ -18,9 +18,11 @@ class HypersphericalSettings(Settings):
     """A penalty on neurons that point the same way."""
 
     coefficient: float = Field(gt=0, description="Of the mean energy of a pair, in the loss.")
-    power: Literal[0, 1, 2] = Field(2, description="s of ‖ŵᵢ − ŵⱼ‖⁻ˢ; for 0, −log ‖ŵᵢ − ŵⱼ‖.")
+    power: Literal[0, 1, 2] = Field(
+        default=2, description="s of ‖ŵᵢ − ŵⱼ‖⁻ˢ; for 0, −log ‖ŵᵢ − ŵⱼ‖."
+    )
     modules: tuple[str, ...] = Field(
-        ("mlp",),
+        default=("mlp",),
         min_length=1,
         description="Kinds of modules (mlp, query, head, ...), or ends of module names.",
     )

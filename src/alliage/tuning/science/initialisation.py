@@ -38,12 +38,14 @@ class InitialisationSettings(Variant):
         "normal",
     ] = Field(description="Of the distribution.")
     gain: Activation | float = Field(
-        "linear", description="A number, or the activation whose gain torch knows: relu is √2."
+        default="linear",
+        description="A number, or the activation whose gain torch knows: relu is √2.",
     )
     fan: Literal["fan_in", "fan_out"] = Field(
-        "fan_in", description="Whether kaiming keeps the signal's variance or the gradient's."
+        default="fan_in",
+        description="Whether kaiming keeps the signal's variance or the gradient's.",
     )
-    std: float = Field(0.02, gt=0, description="Of normal.")
+    std: float = Field(default=0.02, gt=0, description="Of normal.")
 
 
 def initialise(

@@ -33,17 +33,19 @@ class OptimizerSettings(Variant):
 
     name: Name = Field(description="The optimiser.")
     decay: Literal["decoupled", "l2"] | None = Field(
-        None,
+        default=None,
         description="How weight_decay acts: on the weights (arXiv:1711.05101), or through the "
         "gradient; decoupled for adamw and lion, l2 for the others by default.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="β of momentum.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="β of momentum.")
     betas: tuple[float, float] | None = Field(
-        None, description="β₁ and β₂ of adam and adamw (0.9, 0.999) and lion (0.9, 0.99)."
+        default=None, description="β₁ and β₂ of adam and adamw (0.9, 0.999) and lion (0.9, 0.99)."
     )
-    decay_rate: float = Field(0.99, ge=0, lt=1, description="α of rmsprop's squared gradients.")
+    decay_rate: float = Field(
+        default=0.99, ge=0, lt=1, description="α of rmsprop's squared gradients."
+    )
     epsilon: float | None = Field(
-        None, gt=0, description="Beside the root; 1e-8, of adagrad 1e-10 by default."
+        default=None, gt=0, description="Beside the root; 1e-8, of adagrad 1e-10 by default."
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,28 +25,30 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 _OF_BLOCKS = ("feed_forward", "norm", "order")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_RATIO = 4  # inner width of a feed-forward, before it is fitted to the size
 
 
 class ReferenceSettings(Settings):
     """How large the model is, and of blocks, what they are made of."""
 
     parameters: int = Field(
-        100_000, ge=1000, description="Of the body; met within a unit of each feed-forward."
+        default=100_000, ge=1000, description="Of the body; met as nearly as widths allow."
     )
-    depth: int = Field(4, ge=2, description="Layers; of convnext in two stages.")
-    heads: int = Field(4, ge=1, description="Of attention; they divide the width.")
+    depth: int = Field(default=4, ge=2, description="Layers; of convnext in two stages.")
+    heads: int = Field(default=4, ge=1, description="Of attention; they divide the width.")
     feed_forward: Literal["relu", "gelu", "silu", "geglu", "swiglu"] = Field(
-        "gelu", description="Of blocks; geglu and swiglu are gated (arXiv:2002.05202)."
+        default="gelu", description="Of blocks; geglu and swiglu are gated (arXiv:2002.05202)."
     )
-    norm: Literal["batch", "layer", "rms"] = Field("layer", description="Of blocks.")
+    norm: Literal["batch", "layer", "rms"] = Field(default="layer", description="Of blocks.")
     order: Literal["pre", "post"] = Field(
-        "pre", description="Of blocks: norms before each part, or after its sum (arXiv:2002.04745)."
+        default="pre",
+        description="Of blocks: norms before each part, or after its sum (arXiv:2002.04745).",
     )
     vocabulary: int = Field(
-        4000, ge=50, description="Tokens at most, of a WordPiece tokenizer on the train split."
+        default=4000,
+        ge=50,
+        description="Tokens of a tokenizer made of the train split.",
     )
-    max_length: int = Field(128, ge=4, description="Tokens of a text.")
+    max_length: int = Field(default=128, ge=4, description="Tokens of a text.")
 
 
 def architecture_of(model: str) -> str | None:
@@ -98,22 +101,25 @@ def write(model: str, settings: ReferenceSettings, task: Task, folder: Path, see
         tokenizer = train_tokenizer(_texts(examples), settings)
         tokenizer.save_pretrained(folder)
         made = _text_model(name, settings, len(tokenizer))
-    config = _fit(made, settings, model, step=1 if name == "convnext" else settings.heads)
+    config = fitted(name, settings, made)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _body(config).save_pretrained(folder)
 
 
 def train_tokenizer(texts: Iterable[str], settings: ReferenceSettings) -> Any:
-    """A WordPiece tokenizer whose vocabulary comes from texts."""
+    """A tokenizer by byte-pair encoding whose vocabulary comes from texts.
+
+    Not WordPiece: training that gives another vocabulary each time.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.train_from_iterator(
         texts,
-        trainers.WordPieceTrainer(
+        trainers.BpeTrainer(
             vocab_size=settings.vocabulary, special_tokens=_SPECIAL, show_progress=False
         ),
     )
@@ -135,7 +141,7 @@ Made = Callable[[int, int], Any]
 
 
 def _image_model(name: str, settings: ReferenceSettings, shape: tuple[int, ...]) -> Made:
-    """How to make a configuration from a width and an inner width; for images of a shape."""
+    """How to make a configuration from a width and an inner width, for images of a shape."""
     from transformers import ConvNextConfig, ViTConfig
 
     side = max(shape[:2])
@@ -147,11 +153,11 @@ def _image_model(name: str, settings: ReferenceSettings, shape: tuple[int, ...])
     }
     if name == "convnext":
         first = settings.depth // 2
-        return lambda width, _: ConvNextConfig(
+        return lambda width, inner: ConvNextConfig(
             **(image | {"patch_size": max(2, patch // 2)}),
             num_stages=2,
             depths=[first, settings.depth - first],
-            hidden_sizes=[width, 2 * width],
+            hidden_sizes=[width, inner],
             layer_scale_init_value=0.1,  # the paper's 1e-6 is for 300 epochs
             initializer_range=width**-0.5,
         )
@@ -191,32 +197,49 @@ def _blocks(settings: ReferenceSettings, width: int, inner: int, **more: int) ->
     return BlocksConfig(**shared, **parts, **more)
 
 
-def _fit(made: Made, settings: ReferenceSettings, where: str, step: int) -> Any:
+def fitted(name: str, settings: ReferenceSettings, made: Made) -> Any:
+    """The configuration of an architecture that comes nearest to the size.
+
+    Raises:
+        UsageError: the narrowest model is larger than asked for.
+    """
+    if name == "convnext":  # inside is its second stage
+        return _fit(made, settings, PREFIX + name, step=1, ratio=2)
+    ratio = 8 / 3 if settings.feed_forward in ("geglu", "swiglu") else 4
+    return _fit(made, settings, PREFIX + name, step=settings.heads, ratio=ratio)
+
+
+def _fit(made: Made, settings: ReferenceSettings, where: str, *, step: int, ratio: float) -> Any:
     """The configuration whose body comes nearest to the size.
 
-    The width is fitted first, with an inner width of 4 of them (of 8/3 where gated), then the
-    inner width: models that differ in the form of their feed-forward alone have one width.
+    The width is fitted first, with so many of it inside, then the inner width: models that differ
+    in the form of their feed-forward alone have one width.
+
+    Args:
+        made: makes a configuration from both.
+        settings: with the size.
+        where: to blame.
+        step: what divides the width.
+        ratio: inner width for each of width.
 
     Raises:
         UsageError: the narrowest model is larger than asked for.
     """
     wanted = settings.parameters
-    ratio = _RATIO * 2 / 3 if settings.feed_forward in ("geglu", "swiglu") else _RATIO
     width = step
     while _size(made(width + step, round(ratio * (width + step)))) <= wanted:
         width += step
-    first, second = (_size(made(width, inner)) for inner in (1, 2))
-    if first > wanted:
+    inner = bisect_left(range(16 * width), wanted, 1, key=lambda inner: _size(made(width, inner)))
+    nearest_two = [made(width, max(1, choice)) for choice in (inner - 1, inner)]
+    best = min(nearest_two, key=lambda config: abs(_size(config) - wanted))
+    if _size(best) > 1.1 * wanted:
         raise UsageError(
             Problem(
                 f"{where}: reference.parameters",
-                f"the narrowest has {first:,}, more than the {wanted:,} asked for.",
+                f"the narrowest has {_size(best):,}, more than the {wanted:,} asked for.",
             )
         )
-    if first == second:  # a convolutional network has no inner width: the nearer of two widths
-        sizes = {choice: _size(made(choice, 1)) for choice in (width, width + step)}
-        return made(min(sizes, key=lambda choice: abs(sizes[choice] - wanted)), 1)
-    return made(width, 1 + round((wanted - first) / (second - first)))
+    return best
 
 
 def _body(config: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from alliage.errors import Problem, UsageError
 from alliage.tuning.science._settings import Variant
 
 Name = Literal["constant", "linear", "noam", "triangular", "cosine"]
@@ -27,11 +28,16 @@ class ScheduleSettings(Variant):
         "floor (arXiv:2203.15556)."
     )
     floor: float = Field(
-        0.1, ge=0, lt=1, description="The lowest rate as a share of the peak: cosine, triangular."
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="The lowest rate as a share of the peak: cosine, triangular.",
     )
-    cycles: int = Field(3, ge=1, description="Of triangular, over the whole run.")
-    width: int | None = Field(None, ge=1, description="d of noam; the model's own by default.")
-    warmup_steps: int = Field(4000, ge=1, description="τ of noam.")
+    cycles: int = Field(default=3, ge=1, description="Of triangular, over the whole run.")
+    width: int | None = Field(
+        default=None, ge=1, description="d of noam; the model's own by default."
+    )
+    warmup_steps: int = Field(default=4000, ge=1, description="τ of noam.")
 
 
 def noam_peak(width: int, warmup_steps: int) -> float:
@@ -55,12 +61,14 @@ def trainer_arguments(settings: ScheduleSettings, width: int | None) -> dict[str
         `triangular`.
 
     Raises:
-        ValueError: noam, and nobody says how wide the model is.
+        UsageError: noam, and nobody says how wide the model is.
     """
     if settings.name == "noam":
         chosen = settings.width or width
         if chosen is None:
-            raise ValueError("noam needs a width, and the model's configuration names none")
+            raise UsageError(
+                Problem("schedule: noam", "the model's configuration names no width.", "Set width.")
+            )
         return {
             "lr_scheduler_type": "inverse_sqrt",
             "learning_rate": noam_peak(chosen, settings.warmup_steps),
