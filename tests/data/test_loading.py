@@ -146,14 +146,20 @@ def test_every_mistake_in_a_yaml_file_is_named(tmp_path):
     write(
         tmp_path,
         a__tsv="text\tlabel\na\tx\n",
-        t__yml="kind: image-classification\nfiles: {trian: a.tsv, train: b.tsv}\n",
+        c__npz="",
+        t__yml="""
+            kind: sequence-classification
+            files: {trian: a.tsv, train: b.tsv, test: c.npz}
+            separator: ","
+        """,
     )
     with pytest.raises(UsageError) as caught:
         load_task(tmp_path / "t.yml")
     messages = "\n".join(map(str, caught.value.problems))
     assert "files.trian: is no split. Did you mean 'train'?" in messages
     assert "b.tsv: does not exist. Did you mean 'a.tsv'?" in messages
-    assert "image-classification reads .npz" in messages
+    assert "c.npz is for image-classification, not for sequence-classification" in messages
+    assert "a.tsv is not separated by ','" in messages
 
 
 def test_image_archives_must_agree_on_their_classes(tmp_path):

@@ -1,11 +1,15 @@
-"""Tagged tokens: .conll (token TAB tag, IOB2 for entities) and .conllu (Universal Dependencies)."""
+"""Tagged tokens as records: .conll (columns by number) and .conllu (Universal Dependencies).
+
+A record is a sentence: column -> one value for each token, and "lines" -> the lines they stand in.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from alliage.data.files import Row, read_lines
-from alliage.data.task import is_iob2
+from alliage.data.files import Record, read_lines
 from alliage.errors import AlliageError, Problem, nearest
 
 # universaldependencies.org/u/pos
@@ -13,109 +17,133 @@ UPOS = (
     "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN",
     "PUNCT", "SCONJ", "SYM", "VERB", "X",
 )  # fmt: skip
+FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+LINES = "lines"
+_DOCUMENT = "-DOCSTART-"  # of CoNLL-2003: no sentence
+_LONGEST_FILE = 200  # tokens of a file that may be one sentence
 
 
-def read_conll(path: Path) -> list[Row]:
-    """Sentences of a .conll file: one token and its tag a line, a blank line between sentences.
+def read_conll(
+    path: Path, encoding: str | None = None, separator: str | None = None
+) -> Iterator[Record]:
+    """Sentences of a .conll file: one token a line, a blank line between sentences.
 
-    Where tags are "O", "B-…" and "I-…", they must be IOB2: an entity starts with "B-".
+    Columns are called "1", "2", ..., and "-1" for the last.
+
+    Args:
+        path: the file.
+        encoding: UTF-8 by default.
+        separator: TAB by default, or "whitespace".
 
     Raises:
-        AlliageError: lines without a tag, tags that continue no entity; all at once.
+        AlliageError: the file cannot be read, has no TAB, or no blank line between many tokens.
     """
-    sentences = _Sentences()
-    problems = []
-    for number, line in read_lines(path):
+    width = 0
+    numbers: list[int] = []
+    tokens: list[list[str]] = []
+    ended = False
+
+    def sentence() -> Iterator[Record]:
+        if tokens and tokens[0][0] != _DOCUMENT:
+            cells = enumerate(map(list, zip(*tokens, strict=True)), start=1)
+            columns = {str(place): values for place, values in cells}
+            yield f"line {numbers[0]}", columns | {"-1": columns[str(width)], LINES: list(numbers)}
+
+    number = 0
+    for number, line in read_lines(path, encoding):
         if not line.strip():
-            sentences.end()
+            ended = True
+            yield from sentence()
+            numbers, tokens = [], []
             continue
-        token, *tags = line.split("\t")
-        if len(tags) == 1 and token and tags[0]:
-            sentences.add(number, token, tags[0])
-        else:
-            problems.append(
-                Problem(f"{path}, line {number}", f"expected token TAB tag, found {line!r}.")
+        cells = line.split() if separator == "whitespace" else line.split("\t")
+        if not width and len(cells) == 1 and len(line.split()) > 1:
+            fix = "Write a YAML file with separator: whitespace."
+            raise AlliageError(Problem(f"{path}, line {number}", f"no TAB in {line!r}.", fix))
+        width = width or len(cells)
+        if len(cells) == width and all(cells):
+            numbers.append(number)
+            tokens.append(cells)
+            continue
+        what = f"expected token TAB tag, found {line!r}."
+        if width != 2 or separator is not None:
+            what = f"expected {width} columns, found {line!r}."
+        yield f"line {number}", Problem(f"{path}, line {number}", what)
+    if not ended and len(tokens) > _LONGEST_FILE:
+        raise AlliageError(
+            Problem(
+                str(path),
+                f"no blank line: one sentence of {len(tokens)} tokens.",
+                "Write a blank line after each sentence.",
             )
-    rows = sentences.end()
-    if not problems and is_iob2(tuple({tag for row in rows for tag in row.label})):
-        problems += _broken_entities(path, rows)
-    if problems:
-        raise AlliageError(problems)
-    return rows
+        )
+    yield from sentence()
 
 
-def read_conllu(path: Path) -> list[Row]:
-    """Sentences of a .conllu file with their universal parts of speech (FORM and UPOS).
+def read_conllu(path: Path, encoding: str | None = None) -> Iterator[Record]:
+    """Sentences of a .conllu file: its ten columns by name, and its comments ("# text = …").
 
     Ranges of contracted words ("1-2 du") and empty nodes ("8.1") are left out: their syntactic
-    words are tagged.
+    words are tagged. A file of other columns names them ("# global.columns = ID FORM …").
 
     Raises:
-        AlliageError: lines that have not ten columns, unknown tags; all at once.
+        AlliageError: the file cannot be read.
     """
-    sentences = _Sentences()
-    problems = []
-    for number, line in read_lines(path):
+    fields: Sequence[str] = FIELDS
+    comments: dict[str, Any] = {}
+    numbers: list[int] = []
+    tokens: list[list[str]] = []
+
+    def sentence() -> Iterator[Record]:
+        if tokens:
+            cells = map(list, zip(*tokens, strict=True))
+            columns = dict(zip(fields, cells, strict=True))
+            yield f"line {numbers[0]}", comments | columns | {LINES: list(numbers)}
+
+    for number, line in read_lines(path, encoding):
         if not line.strip():
-            sentences.end()
+            yield from sentence()
+            comments, numbers, tokens = {}, [], []
             continue
         if line.startswith("#"):
+            key, equals, value = line[1:].partition("=")
+            if key.strip() == "global.columns":
+                fields = value.lower().split()
+            elif equals:
+                comments[key.strip()] = value.strip()
             continue
         cells = line.split("\t")
         where = f"{path}, line {number}"
-        if len(cells) != 10:
-            problems.append(Problem(where, f"expected 10 columns, found {len(cells)}."))
-        elif not cells[0].isdigit():
-            continue
-        elif cells[3] not in UPOS:
-            problems.append(
-                Problem(where, f"{cells[3]!r} is no UPOS tag.", nearest(cells[3], UPOS))
-            )
-        else:
-            sentences.add(number, cells[1], cells[3])
-    if problems:
-        raise AlliageError(problems)
-    return sentences.end()
+        if len(cells) != len(fields):
+            what = f"expected {len(fields)} columns, found {len(cells)}."
+            yield f"line {number}", Problem(where, what)
+        elif "id" not in fields or cells[fields.index("id")].isdigit():
+            numbers.append(number)
+            tokens.append(cells)
+    yield from sentence()
 
 
-class _Sentences:
-    """Collects tokens into sentences."""
-
-    def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._first = 0
-        self._tokens: list[str] = []
-        self._tags: list[str] = []
-
-    def add(self, line: int, token: str, tag: str) -> None:
-        """The next token of the sentence."""
-        if not self._tokens:
-            self._first = line
-        self._tokens.append(token)
-        self._tags.append(tag)
-
-    def end(self) -> list[Row]:
-        """End the sentence; returns all sentences so far."""
-        if self._tokens:
-            place = f"line {self._first}"
-            self._rows.append(Row(place, tuple(self._tokens), tuple(self._tags)))
-            self._tokens, self._tags = [], []
-        return self._rows
+def unknown_upos(where: str, lines: Sequence[int], tags: Sequence[str]) -> list[Problem]:
+    """Tags of a sentence that are not universal parts of speech."""
+    return [
+        Problem(f"{where}, line {line}", f"{tag!r} is no UPOS tag.", nearest(tag, UPOS))
+        for line, tag in zip(lines, tags, strict=True)
+        if tag not in UPOS
+    ]
 
 
-def _broken_entities(path: Path, rows: list[Row]) -> list[Problem]:
+def broken_entities(where: str, lines: Sequence[int], tags: Sequence[str]) -> list[Problem]:
+    """Tags of a sentence that continue no entity; in IOB2 an entity starts with "B-"."""
     problems = []
-    for row in rows:
-        first = int(row.place.removeprefix("line "))
-        before = "O"
-        for offset, tag in enumerate(row.label):
-            if tag.startswith("I-") and before[2:] != tag[2:]:
-                problems.append(
-                    Problem(
-                        f"{path}, line {first + offset}",
-                        f"{tag} follows {before}, but in IOB2 an entity starts with B-{tag[2:]}.",
-                        "Convert the tags to IOB2.",
-                    )
+    before = "O"
+    for line, tag in zip(lines, tags, strict=True):
+        if tag.startswith("I-") and before[2:] != tag[2:]:
+            problems.append(
+                Problem(
+                    f"{where}, line {line}",
+                    f"{tag} follows {before}, but in IOB2 an entity starts with B-{tag[2:]}.",
+                    "Convert the tags to IOB2.",
                 )
-            before = tag
+            )
+        before = tag
     return problems

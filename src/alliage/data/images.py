@@ -1,32 +1,39 @@
-"""Images with labels in numpy archives."""
+"""Images with labels: numpy archives, folders of image files, and images that tables hold."""
 
 from __future__ import annotations
 
+import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from alliage.data.files import Row
+from alliage.data.files import Record
 from alliage.errors import AlliageError, Problem, nearest
 
 _ARRAYS = ("images", "labels", "class_names")
+_FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_GREY = ("1", "L", "LA", "La")
+_COLOUR = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr", "LAB", "HSV")
 
 
 class Archive(NamedTuple):
     """What a .npz file holds.
 
     Attributes:
-        rows: the examples; inputs uint8 [h, w] or [h, w, 3].
-        labels: the names of all classes, in order.
+        images: uint8 [n, h, w] or [n, h, w, 3].
+        labels: the name of each one's class.
+        classes: the names of all classes, in order.
     """
 
-    rows: list[Row]
-    labels: tuple[str, ...]
+    images: Any
+    labels: list[str]
+    classes: tuple[str, ...]
 
 
-def read_images(path: Path) -> Archive:
+def read_archive(path: Path) -> Archive:
     """Read an archive of `images` uint8 [n, h, w] or [n, h, w, 3], `labels` [n], `class_names`.
 
     Raises:
@@ -49,11 +56,7 @@ def read_images(path: Path) -> Archive:
     if problems:
         raise AlliageError(problems)
     classes = tuple(map(str, names))
-    rows = [
-        Row(f"image {index}", image, classes[label])
-        for index, (image, label) in enumerate(zip(images, labels, strict=True))
-    ]
-    return Archive(rows, classes)
+    return Archive(images, [classes[label] for label in labels], classes)
 
 
 def _problems(where: str, images: Any, labels: Any, names: Any) -> list[Problem]:
@@ -83,3 +86,79 @@ def _problems(where: str, images: Any, labels: Any, names: Any) -> list[Problem]
             )
         )
     return problems
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The classes of a folder of images: its sub-folders by name; none where labels are hidden.
+
+    Raises:
+        AlliageError: images beside the sub-folders, which have no class.
+    """
+    names = sorted(item.name for item in folder.iterdir() if item.is_dir())
+    beside = [item.name for item in sorted(folder.iterdir()) if _is_image(item)]
+    if names and beside:
+        what = f"{len(beside)} images beside the folders of classes, as {beside[0]}."
+        raise AlliageError(Problem(str(folder), what, "Move each to the folder of its class."))
+    return tuple(names)
+
+
+def read_folder(folder: Path) -> Iterator[Record]:
+    """The images of a split, by class and path.
+
+    Raises:
+        AlliageError: as `class_folders`.
+    """
+    for name in class_folders(folder) or (None,):
+        for path in sorted((folder / (name or "")).rglob("*")):
+            if _is_image(path):
+                place = str(path.relative_to(folder))
+                yield place, {"image": place, "label": name}
+
+
+def check_image(image: str | bytes, folder: Path) -> str | bytes:
+    """See that an image can be read, by its head alone.
+
+    Args:
+        image: the bytes of a file, or its path from `folder`.
+        folder: of the file that names it.
+
+    Returns:
+        the image, its path made whole.
+
+    Raises:
+        ValueError: it is not there, no image, or of more than 8 bits a channel.
+    """
+    from PIL import Image
+
+    path = str(folder / image) if isinstance(image, str) else ""
+    try:
+        with Image.open(path or io.BytesIO(image)) as opened:  # type: ignore[arg-type]
+            mode = opened.mode
+    except FileNotFoundError:
+        raise ValueError(f"there is no image {path}.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"is no readable image: {error}.") from None
+    if mode not in _GREY + _COLOUR:
+        raise ValueError(f"expected 8 bits a channel, found pixels of mode {mode}.")
+    return path or image
+
+
+def decode(image: str | bytes) -> Any:
+    """The pixels of an image, uint8 [h, w] grey or [h, w, 3] colour, as its camera held it.
+
+    Raises:
+        AlliageError: the file is damaged beyond its head.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            return np.asarray(upright.convert("L" if upright.mode in _GREY else "RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        where = "image" if isinstance(image, bytes) else image
+        raise AlliageError(Problem(where, f"is no readable image: {error}.")) from None
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _FORMATS and not path.name.startswith(".") and path.is_file()

@@ -2,74 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from alliage.data.files import Row
-from alliage.data.task import Example, is_iob2
+from alliage.data.parts import Part
+from alliage.data.task import is_iob2
 from alliage.errors import Problem, nearest
 
+Stated = tuple[str, ...] | dict[str, str] | None
 
-def collect(rows: Iterable[Row]) -> tuple[str, ...]:
-    """The labels that occur, in a fixed order.
 
-    Numbers by value; IOB2 tags by entity, "O" first; all others by name.
+def settle(
+    parts: Mapping[str, list[Part]], stated: Stated
+) -> tuple[tuple[str, ...], dict[str, int], list[Problem]]:
+    """The labels of a task.
+
+    Args:
+        parts: split -> what its files hold.
+        stated: by the user: the labels in order, or label in the files -> its name, in order.
+
+    Returns:
+        the labels in order; label in the files -> its index; and every label that is not among
+        them, once for each file, with its first place and its count.
     """
-    found: set[str] = set()
-    for row in rows:
-        found.update(_names(row))
-    labels = tuple(sorted(found))
+    renamed = stated if isinstance(stated, dict) else {}
+    told = [part for split in parts.values() for part in split if not part.hides]
+    declared = next((part.declared for part in told if part.declared), ())
+    if stated:
+        known = tuple(dict.fromkeys(stated.values() if isinstance(stated, dict) else stated))
+    elif declared:
+        known = declared
+    else:  # the first split that tells labels, train where there is one, says which exist
+        first = next((split for split in parts.values() if not split[0].hides), [])
+        known = in_order({name for part in first for name in part.labels.names()})
+    index = {name: number for number, name in enumerate(known)}
+    index |= {old: index[new] for old, new in renamed.items()}
+    problems = []
+    for part in told:
+        names = tuple(renamed.get(name, name) for name in part.declared)
+        if names and names != known:
+            problems.append(Problem(part.where, f"expected the labels {known}, found {names}."))
+        problems += [
+            Problem(
+                f"{part.where}, {place}",
+                f"label {name!r} ({count} times) is not among the labels of the task.",
+                nearest(str(name), known),
+            )
+            for name, (count, place) in part.labels.places.items()
+            if name is not None and name not in index
+        ]
+    return known, index, problems
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Labels in a fixed order: numbers by value; IOB2 tags by entity, "O" first; others by name."""
+    labels = tuple(sorted(names))
     if is_iob2(labels):
         return tuple(sorted(labels, key=lambda tag: (tag != "O", tag[2:], tag[:2])))
     if all(label.removeprefix("-").isdecimal() for label in labels):
         return tuple(sorted(labels, key=int))
     return labels
-
-
-def encode(
-    rows: Sequence[Row], labels: Sequence[str], file: Path, problems: list[Problem]
-) -> tuple[Example, ...]:
-    """Rows with labels as indices into `labels`.
-
-    Labels outside `labels` go to `problems`: each once, with its first place and its count.
-    """
-    index = {label: number for number, label in enumerate(labels)}
-    strangers: dict[str, list[str]] = {}
-    examples = []
-    for row in rows:
-        unknown = [name for name in _names(row) if name not in index]
-        for name in unknown:
-            strangers.setdefault(name, []).append(row.place)
-        if unknown:
-            continue
-        label = (
-            index[row.label]
-            if isinstance(row.label, str)
-            else tuple(index[name] for name in row.label)
-        )
-        examples.append(Example(row.inputs, label))
-    problems += [
-        Problem(
-            f"{file}, {places[0]}",
-            f"label {name!r} ({len(places)} times) is not among the labels of the task.",
-            nearest(name, labels),
-        )
-        for name, places in strangers.items()
-    ]
-    return tuple(examples)
-
-
-def rename(rows: Iterable[Row], names: Mapping[str, str]) -> list[Row]:
-    """Rows with the labels of a file renamed; labels without a new name stay."""
-    return [
-        row._replace(
-            label=names.get(row.label, row.label)
-            if isinstance(row.label, str)
-            else tuple(names.get(name, name) for name in row.label)
-        )
-        for row in rows
-    ]
-
-
-def _names(row: Row) -> tuple[str, ...]:
-    return (row.label,) if isinstance(row.label, str) else row.label

@@ -1,151 +1,184 @@
-"""Tables with a label column: .tsv (one header line, no quoting) and .jsonl."""
+"""Tables as records: .tsv (no quoting), .csv (quoted), .jsonl and .parquet."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from alliage.data.files import Row, read_lines, suffix_of
-from alliage.errors import AlliageError, Problem, nearest
+from alliage.data.files import Record, raw_lines, read_lines
+from alliage.errors import AlliageError, Problem
 
-# Column names that data sets use; the first set found is taken.
-_TEXTS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("title", "description"),
-    ("sentence",),
-    ("text",),
-    ("question",),
-)
-_LABEL = "label"
+SEPARATORS = (",", ";", "\t", "|")
 
 
-class Columns(NamedTuple):
-    """Which columns hold what.
+def read_tsv(path: Path, encoding: str | None = None) -> Iterator[Record]:
+    """Rows of a .tsv file: one header line, columns separated by TAB, no quoting.
 
-    Attributes:
-        texts: one column of texts, or two of pairs.
-        label: the column of labels.
+    Raises:
+        AlliageError: the file cannot be read, or its header names a column twice.
     """
+    header: list[str] | None = None
+    for number, line in read_lines(path, encoding):
+        cells = line.split("\t")
+        if header is None:
+            header = _header(path, cells)
+        elif line:
+            fix = "Columns are separated by one TAB, without quoting."
+            yield _fitted(path, number, header, cells, fix)
 
-    texts: tuple[str, ...]
-    label: str
 
-
-def read_table(path: Path, columns: Columns | None = None) -> list[Row]:
-    """Texts and labels of a .tsv or .jsonl file, which may be gzipped.
+def read_csv(
+    path: Path, encoding: str | None = None, separator: str | None = None
+) -> Iterator[Record]:
+    """Rows of a .csv file: one header line, cells in double quotes where they need it (RFC 4180).
 
     Args:
         path: the file.
-        columns: by default those with names that data sets use for texts and labels.
+        encoding: UTF-8 by default.
+        separator: of columns; by default the one of , ; TAB | that splits the header most often.
 
     Raises:
-        AlliageError: missing columns, lines that do not fit, missing values; all at once.
+        AlliageError: the file cannot be read, its header names a column twice, or a quotation
+            mark is never closed.
     """
-    records = _tsv(path) if suffix_of(path) == ".tsv" else _jsonl(path)
-    problems: list[Problem] = []
-    rows: list[Row] = []
-    for number, record in records:
-        where = f"{path}, line {number}"
-        if isinstance(record, Problem):
-            problems.append(record)
-            continue
-        if columns is None:
-            columns = infer_columns(record, str(path))
-        lacking = [name for name in (*columns.texts, columns.label) if name not in record]
-        if lacking and not rows:  # as every line will
-            raise AlliageError([_no_column(str(path), name, record) for name in lacking])
-        problems += [_no_column(where, name, record) for name in lacking]
-        if lacking:
-            continue
-        texts = tuple(record[name] for name in columns.texts)
-        label = _label(record[columns.label])
-        problems += [
-            Problem(where, f"column {name!r}: expected text, found {text!r}.")
-            for name, text in zip(columns.texts, texts, strict=True)
-            if not isinstance(text, str)
-        ]
-        if not label:
-            found = record[columns.label]
-            problems.append(
-                Problem(where, f"column {columns.label!r}: expected a label, found {found!r}.")
-            )
-        else:
-            rows.append(Row(f"line {number}", texts, label))
-    if problems:
-        raise AlliageError(problems)
-    return rows
+    lines = raw_lines(path, encoding)
+    first = next(lines, None)
+    if first is None:
+        return
+    separator = separator or max(SEPARATORS, key=lambda mark: len(_cells(first[1], mark)))
+    consumed = 0
 
+    def fed() -> Iterator[str]:
+        nonlocal consumed
+        consumed = 1
+        yield first[1]
+        for number, line in lines:
+            consumed = number
+            yield line
 
-def infer_columns(names: Collection[str], where: str) -> Columns:
-    """Choose the columns of texts and labels by their names.
-
-    Raises:
-        AlliageError: no columns of such names.
-    """
-    found = next((texts for texts in _TEXTS if set(texts) <= set(names)), None)
-    problems = []
-    if found is None:
-        known = "; ".join(" + ".join(texts) for texts in _TEXTS)
-        problems.append(
-            Problem(
-                where,
-                f"no column of texts among {sorted(names)}; expected one of: {known}.",
-                "Write a YAML file that names the columns.",
-            )
-        )
-    if _LABEL not in names:
-        problems.append(_no_column(where, _LABEL, names))
-    if found is None or problems:
-        raise AlliageError(problems)
-    return Columns(found, _LABEL)
-
-
-def _no_column(where: str, name: str, names: Collection[str]) -> Problem:
-    return Problem(where, f"no column {name!r}.", nearest(name, names))
-
-
-def _label(value: Any) -> str | None:
-    """A label's name; numbers and truth values as JSON writes them; no text for anything else."""
-    if isinstance(value, str):
-        return value.strip()
-    return json.dumps(value) if isinstance(value, bool | int) else None
-
-
-def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    reader = csv.reader(fed(), delimiter=separator, strict=True)
     header: list[str] | None = None
-    for number, line in read_lines(path):
-        cells = line.split("\t")
+    start = 1
+    while True:
+        start = consumed + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fix = "Is a quotation mark not closed, or not doubled inside a quoted cell?"
+            raise AlliageError(Problem(f"{path}, line {start}", f"{error}.", fix)) from None
         if header is None:
-            header = cells
-        elif len(cells) == len(header):
-            yield number, dict(zip(header, cells, strict=True))
-        elif line:
-            yield (
-                number,
-                Problem(
-                    f"{path}, line {number}",
-                    f"expected {len(header)} columns ({', '.join(header)}), found {len(cells)}.",
-                    "Columns are separated by one TAB, without quoting.",
-                ),
-            )
+            header = _header(path, cells)
+        elif cells:
+            fix = f"Columns are separated by {separator!r}; cells that hold it stand in quotes."
+            yield _fitted(path, start, header, cells, fix)
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
-    for number, line in read_lines(path):
+def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Record]:
+    """Objects of a .jsonl file, one a line.
+
+    Raises:
+        AlliageError: the file cannot be read.
+    """
+    for number, line in read_lines(path, encoding):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, Problem(where, f"is not valid JSON: {error}.")
+            yield f"line {number}", Problem(where, f"is not valid JSON: {error}.")
             continue
         if isinstance(record, dict):
-            yield number, record
+            yield f"line {number}", record
         else:
-            yield number, Problem(where, f"expected an object, found {type(record).__name__}.")
+            what = f"expected an object, found {type(record).__name__}."
+            yield f"line {number}", Problem(where, what)
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Rows of a .parquet file; names for classes where Hugging Face's `datasets` recorded them.
+
+    Raises:
+        AlliageError: no readable Parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    with _readable(path), pq.ParquetFile(path) as file:
+        names = _class_names(file.schema_arrow)
+        number = 0
+        for batch in file.iter_batches(batch_size=1000):
+            for record in batch.to_pylist():
+                number += 1
+                for column, classes in names.items():
+                    record[column] = named(record[column], classes)
+                yield f"row {number}", record
+
+
+def declared_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """Column -> names of its classes, where `datasets` recorded them in a .parquet file.
+
+    Raises:
+        AlliageError: no readable Parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    with _readable(path), pq.ParquetFile(path) as file:
+        return _class_names(file.schema_arrow)
+
+
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    recorded = (schema.metadata or {}).get(b"huggingface")
+    features = json.loads(recorded)["info"]["features"] if recorded else {}
+    found = {}
+    for column, feature in features.items():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
+        if inner.get("_type") == "ClassLabel" and inner.get("names"):
+            found[column] = tuple(inner["names"])
+    return found
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        what = f"is no readable Parquet file: {str(error).splitlines()[0]}"
+        raise AlliageError(Problem(str(path), what)) from None
+
+
+def named(value: Any, classes: tuple[str, ...]) -> Any:
+    """Names of classes for their numbers; what names none, as -1 for a hidden label, stays."""
+    if not classes:
+        return value
+    if isinstance(value, list):
+        return [named(item, classes) for item in value]
+    return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    twice = sorted({name for name in cells if cells.count(name) > 1})
+    if twice:
+        raise AlliageError(
+            [Problem(str(path), f"the header names the column {name!r} twice.") for name in twice]
+        )
+    return cells
+
+
+def _fitted(path: Path, number: int, header: list[str], cells: list[str], fix: str) -> Record:
+    place = f"line {number}"
+    if len(cells) == len(header):
+        return place, dict(zip(header, cells, strict=True))
+    what = f"expected {len(header)} columns ({', '.join(header)}), found {len(cells)}."
+    return place, Problem(f"{path}, {place}", what, fix)

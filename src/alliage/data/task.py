@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,24 +48,37 @@ class Example(NamedTuple):
     label: Any
 
 
-class Selection(Sequence[Example]):
-    """Some examples of a split, in a given order; nothing is read before it is asked for."""
-
-    def __init__(self, examples: Sequence[Example], indices: NDArray[np.int64]) -> None:
-        self._examples = examples
-        self._indices = indices
+class LazyExamples(Sequence[Example], ABC):
+    """Examples of which each is read when it is asked for."""
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Selection(self._examples, self._indices[index])
-        return self._examples[int(self._indices[index])]
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return Selection(self, np.asarray(places, dtype=np.int64))
+        return self.at(places)
+
+    @abstractmethod
+    def at(self, place: int) -> Example:
+        """The example at a place, counted from 0."""
+
+
+class Selection(LazyExamples):
+    """Some of the examples of a split, in a given order."""
+
+    def __init__(self, examples: Sequence[Example], places: NDArray[np.int64]) -> None:
+        self._examples = examples
+        self._places = places
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._places)
+
+    def at(self, place: int) -> Example:
+        """As in the split."""
+        return self._examples[int(self._places[place])]
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class Task:
         splits: split name -> examples, in the order of the files. A split larger than memory is
             read as it is indexed: slice it or go through it, do not copy it.
         files: where the examples come from; none for those that ship with a package.
+        notes: what a user should know of how it was read: hidden labels, splits that were cut.
     """
 
     name: str
@@ -86,6 +101,7 @@ class Task:
     labels: tuple[str, ...]
     splits: Mapping[str, Sequence[Example]]
     files: tuple[Path, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
     @property
     def has_entities(self) -> bool:
