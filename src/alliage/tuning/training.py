@@ -52,8 +52,6 @@ def train(
     options: Options = _NO_OPTIONS,
     *,
     on_event: OnEvent | None = None,
-    callbacks: Sequence[Any] = (),
-    **arguments: Any,
 ) -> Trained:
     """Train a model's free parameters, from the last state where there is one.
 
@@ -66,15 +64,13 @@ def train(
         states: where training states go and come from.
         options: of the recipe's training science.
         on_event: called with ("tuning", step, steps).
-        callbacks: of transformers, beside those of the recipe.
-        arguments: of `TrainingArguments`, over those of the recipe.
 
     Raises:
         AlliageError: a parameter became NaN or infinite.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    chosen = [_flow(states, on_event), *options.callbacks, *callbacks]
+    chosen = [_flow(states, on_event), *options.callbacks]
     if recipe.patience is not None:
         chosen.append(EarlyStoppingCallback(recipe.patience))
     trainer = _trainer_class()(
@@ -83,7 +79,7 @@ def train(
         data,
         options,
         model=model,
-        args=_arguments(recipe, states, {**options.arguments, **arguments}),
+        args=_arguments(recipe, states, options.arguments),
         train_dataset=data if options.shown is None else options.shown,
         optimizer_cls_and_kwargs=options.optimizer,
         eval_dataset=None if validation is None else long_first(validation),

@@ -1,0 +1,173 @@
+"""Regressions and language models are tuned too, and answer afterwards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import alliage
+from alliage.data import Example, Task
+from alliage.tuning import tuner
+from tests.conftest import WORDS, save_tokenizer
+
+COUNTRIES = [("the film", "good"), ("a book", "bad"), ("sun", "long"), ("rain", "short")]
+ENDINGS = Task(
+    "endings",
+    "multiple-choice",
+    (),
+    {
+        split: tuple(
+            Example((prompt, tuple(right for _, right in COUNTRIES)), number)
+            for number, (prompt, _) in enumerate(COUNTRIES)
+        )
+        for split in ("train", "validation")
+    },
+)
+STORIES = Task(
+    "stories",
+    "text-generation",
+    (),
+    {
+        split: tuple(Example((prompt,), f"is {end}") for prompt, end in COUNTRIES)
+        for split in ("train", "validation")
+    },
+)
+STARS = Task(
+    "stars",
+    "regression",
+    (),
+    {
+        split: tuple(Example((f"{end} team",), value) for value, (_, end) in enumerate(COUNTRIES))
+        for split in ("train", "validation")
+    },
+)
+TASKS = {task.name: task for task in (ENDINGS, STORIES, STARS)}
+
+
+@pytest.fixture(scope="module")
+def home(family, tmp_path_factory):
+    """A decoder and an encoder-decoder without dropout."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        AutoTokenizer,
+        GPT2Config,
+        GPT2LMHeadModel,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    home = tmp_path_factory.mktemp("kinds")
+    torch.manual_seed(0)
+    gpt = GPT2Config(
+        vocab_size=5 + len(WORDS), n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=2,
+        eos_token_id=3, initializer_range=0.3, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(gpt).save_pretrained(home / "gpt")
+    t5 = T5Config(
+        vocab_size=5 + len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        pad_token_id=0, eos_token_id=3, decoder_start_token_id=0, dropout_rate=0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(t5).save_pretrained(home / "t5")
+    for name in ("gpt", "t5"):
+        save_tokenizer(home / name)
+        tokenizer = AutoTokenizer.from_pretrained(home / name)
+        tokenizer.eos_token = "[SEP]"
+        if name == "t5":  # T5's own ends every text
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+                single="$A [SEP]", special_tokens=[("[SEP]", 3)]
+            )
+        tokenizer.save_pretrained(home / name)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _tasks(monkeypatch):
+    """The tasks above by their names, in place of files."""
+    monkeypatch.setattr(tuner, "load_task", TASKS.__getitem__)
+
+
+@pytest.mark.parametrize("model", ["gpt", "t5"])
+@pytest.mark.parametrize("method", ["full", "lora", "ia3"])
+def test_choices_are_learned_with_every_method(home, tmp_path, model, method):
+    rates = {"full": 1e-2, "lora": 5e-2, "ia3": 0.5}
+    before = alliage.evaluate(home / model, ENDINGS)["endings"].metrics["accuracy"]
+    settings = {"method": "lora", "lora": {"targets": ["qkv"]}} if model == "gpt" else {}
+    settings = settings if method == "lora" else {"method": method}
+    alliage.tune(
+        model=home / model, task="endings", out=tmp_path / "out", epochs=60, batch_size=4,
+        **{"method": method, "learning_rate": rates[method]} | settings,
+    )  # fmt: skip
+    after = alliage.evaluate(tmp_path / "out", ENDINGS)["endings"].metrics["accuracy"]
+    assert before < 1
+    assert after == 1
+
+
+@pytest.mark.parametrize("model", ["gpt", "t5"])
+def test_texts_are_learned_and_written_by_transformers(home, tmp_path, model):
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    alliage.tune(
+        model=home / model, task="stories", out=tmp_path / "out", epochs=60, batch_size=4,
+        learning_rate=1e-2,
+    )  # fmt: skip
+    architecture = AutoModelForCausalLM if model == "gpt" else AutoModelForSeq2SeqLM
+    tuned = architecture.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for prompt, end in COUNTRIES:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        written = tuned.generate(ids, max_new_tokens=6, do_sample=False)[0]
+        if model == "gpt":
+            written = written[ids.shape[1] :]
+        assert tokenizer.decode(written, skip_special_tokens=True) == f"is {end}"
+
+
+def test_the_loss_is_transformers_own_over_the_tokens_of_the_targets(home, tmp_path):
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    record = alliage.tune(
+        model=home / "gpt", task="stories", out=tmp_path / "out", epochs=1, batch_size=4,
+        gradient_accumulation=2, learning_rate=1e-12,
+    )  # fmt: skip
+    model = GPT2LMHeadModel.from_pretrained(home / "gpt").eval()
+    tokenizer = AutoTokenizer.from_pretrained(home / "gpt")
+    total, count = 0.0, 0
+    for prompt, end in COUNTRIES:
+        given = tokenizer(prompt).input_ids
+        ids = torch.tensor([given + tokenizer(f"is {end}").input_ids + [3]])
+        with torch.inference_mode():
+            shares = model(ids).logits.log_softmax(-1)[0, len(given) - 1 : -1]
+        found = shares.gather(1, ids[0, len(given) :, None])
+        total, count = total - found.sum().item(), count + len(found)
+    assert record.loss == pytest.approx(total / count, rel=1e-5)
+    assert count == 4 * 3
+
+
+def test_scales_of_an_encoder_decoder_stand_where_the_paper_has_them(home, tmp_path):
+    """Keys and values of all attention, and the inputs of the last feed-forward matrix."""
+    record = alliage.tune(
+        model=home / "t5", task="stories", out=tmp_path / "out", method="ia3", epochs=1,
+        batch_size=4,
+    )  # fmt: skip
+    # Encoder: 2 layers of k, v, wo; decoder: 2 layers of k, v twice, and wo.
+    assert record.trained == 2 * (16 + 16 + 32) + 2 * (4 * 16 + 32)
+    assert len(load_file(tmp_path / "out" / "adapter_model.safetensors")) == 2 * 3 + 2 * 5
+
+
+def test_numbers_are_learned_and_a_second_tuning_keeps_their_head(family, tmp_path):
+    settings = {"task": "stars", "batch_size": 4, "learning_rate": 5e-3}
+    alliage.tune(model=family / "base", out=tmp_path / "first", epochs=80, **settings)
+    scores = alliage.evaluate(tmp_path / "first", STARS)["stars"]
+    assert scores.metrics["pearson"] > 0.99
+    config = json.loads((tmp_path / "first" / "config.json").read_text())
+    assert config["problem_type"] == "regression"
+    still = settings | {"learning_rate": 1e-12}
+    alliage.tune(model=tmp_path / "first", out=tmp_path / "second", epochs=1, **still)
+    head = [
+        load_file(tmp_path / name / "model.safetensors")["classifier.weight"]
+        for name in ("first", "second")
+    ]
+    assert head[0].shape == (1, 16)
+    torch.testing.assert_close(*head)
