@@ -26,6 +26,7 @@ class States:
 
     Attributes:
         home: the folder of the stage's states.
+        out: where the run's output will be.
         carried: figures that every state is saved with; those of the last one, where there is one.
     """
 
@@ -41,6 +42,7 @@ class States:
             carried: figures to save with every state.
         """
         self.home = folder.staging.parent / "states" / stage
+        self.out = folder.out
         self.carried = carried
         self._folder = folder
         self._stage = stage

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from alliage.errors import Problem, UsageError, nearest
 
@@ -39,3 +41,15 @@ def refuse_missing(names: Sequence[str]) -> None:
             problems.append(Problem(where, "is not installed.", fix))
     if problems:
         raise UsageError(problems)
+
+
+def keep_logs(callbacks: Iterable[Any], out: Path) -> None:
+    """Let trackers that write files do so in `runs` beside an output, not among the run's states.
+
+    Args:
+        callbacks: of the Trainer.
+        out: of the run, by whose name its logs go.
+    """
+    for callback in callbacks:
+        if getattr(callback, "logging_dir", "") is None:  # TensorBoard's, unless the user says
+            callback.logging_dir = str(out.parent / "runs" / out.name)

@@ -16,6 +16,7 @@ from alliage.tuning.recipe import TuneRecipe
 from alliage.tuning.science import fisher_trace
 from alliage.tuning.science.options import Options
 from alliage.tuning.states import States, load_moving, save_moving
+from alliage.tuning.trackers import keep_logs
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -87,6 +88,7 @@ def train(
         callbacks=chosen,
     )
     trainer.remove_callback(PrinterCallback)
+    keep_logs(trainer.callback_handler.callbacks, states.out)
     trainer.train(resume_from_checkpoint=str(states.last) if states.last else None)
     state = trainer.state
     if recipe.patience is not None and state.best_global_step:
@@ -136,6 +138,7 @@ def _arguments(recipe: TuneRecipe, states: States, more: Mapping[str, Any]) -> A
         "logging_steps": _LOG_STEPS,
         "report_to": list(recipe.report_to) or "none",
         "project": "alliage",
+        "run_name": states.out.name,
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
