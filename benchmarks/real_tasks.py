@@ -63,7 +63,7 @@ TASKS = {
 _DIGITS = "mnist"  # what the base of the image tasks knows
 _VISION = {
     "hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 192,
-    "image_size": 32, "patch_size": 4, "num_channels": 1,
+    "image_size": 32, "patch_size": 8, "num_channels": 1,
 }  # fmt: skip
 _COMMON = {"epochs": 3, "batch_size": 16, "warmup": 0.1}
 _TEXT = {"max_length": 64, "head_epochs": 2, "head_learning_rate": 1e-2}
