@@ -43,6 +43,12 @@ class ReferenceSettings(Settings):
         default="pre",
         description="Of blocks: norms before each part, or after its sum (arXiv:2002.04745).",
     )
+    patch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pixels of a patch's side; an eighth of the image's by default, of convnext a "
+        "sixteenth.",
+    )
     vocabulary: int = Field(
         default=4000,
         ge=50,
@@ -145,7 +151,7 @@ def _image_model(name: str, settings: ReferenceSettings, shape: tuple[int, ...])
     from transformers import ConvNextConfig, ViTConfig
 
     side = max(shape[:2])
-    patch = max(2, round(side / 8))
+    patch = settings.patch or max(2, round(side / (16 if name == "convnext" else 8)))
     image = {
         "image_size": side // patch * patch,
         "patch_size": patch,
@@ -154,7 +160,7 @@ def _image_model(name: str, settings: ReferenceSettings, shape: tuple[int, ...])
     if name == "convnext":
         first = settings.depth // 2
         return lambda width, inner: ConvNextConfig(
-            **(image | {"patch_size": max(2, patch // 2)}),
+            **image,
             num_stages=2,
             depths=[first, settings.depth - first],
             hidden_sizes=[width, inner],
