@@ -80,9 +80,8 @@ def places(model: torch.nn.Module) -> list[Place]:
             found += [
                 (module, name)
                 for name, value in vars(module).items()
-                if "dropout" in name and isinstance(value, int | float) and value is not True
-                and value is not False
-            ]  # fmt: skip
+                if "dropout" in name and type(value) in (int, float)
+            ]
     return found
 
 
