@@ -154,6 +154,8 @@ def test_scales_of_an_encoder_decoder_stand_where_the_paper_has_them(home, tmp_p
     # Encoder: 2 layers of k, v, wo; decoder: 2 layers of k, v twice, and wo.
     assert record.trained == 2 * (16 + 16 + 32) + 2 * (4 * 16 + 32)
     assert len(load_file(tmp_path / "out" / "adapter_model.safetensors")) == 2 * 3 + 2 * 5
+    base = load_file(home / "t5" / "model.safetensors")
+    assert record.parameters == record.trained + sum(tensor.numel() for tensor in base.values())
 
 
 def test_numbers_are_learned_and_a_second_tuning_keeps_their_head(family, tmp_path):

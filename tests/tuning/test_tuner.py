@@ -249,6 +249,9 @@ def test_the_head_can_go_first(home, tmp_path, method):
     alliage.tune(**settings, out=tmp_path / "without")
     record = alliage.tune(**settings, head_epochs=3, head_learning_rate=0.1, out=tmp_path / "with")
     assert record.steps == (3 + 1) * 2
+    body = sum(tensor.numel() for tensor in load_file(home / "base" / "model.safetensors").values())
+    head = 2 * 16 + 2
+    assert record.parameters == body + (head if method == "full" else record.trained)
     file = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     without, first = (load_file(tmp_path / name / file) for name in ("without", "with"))
     for name, tensor in first.items():

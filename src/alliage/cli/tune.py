@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,8 @@ def tune(
     if problems:
         raise UsageError(problems)
     chosen = {"preset": preset} if preset else {}
-    with console.progress(quiet) as show:
+    # Trackers print: stdout is for the result.
+    with console.progress(quiet) as show, contextlib.redirect_stdout(sys.stderr):
         record = alliage.tune(recipe, out=out, resume=resume, on_event=show, **chosen)
     if json:
         console.print_json({"out": str(record.out), **record.to_dict()})

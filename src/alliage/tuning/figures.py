@@ -45,7 +45,7 @@ class TuneRecord:
         evaluations: looks at the validation loss, in their order.
         fisher_trace: rows of step, epoch, layer, parameters, trace and standard_error, where the
             recipe asks for them.
-        truncated: examples that were cut at the longest length.
+        truncated: examples, of training and validation, that were cut at the longest length.
         peak_memory: bytes of memory that the process held at most since it began.
         peak_gpu_memory: bytes of the GPU's memory that tensors held at most; None without one.
     """

@@ -43,6 +43,8 @@ def save(
     settings = recipe.model_dump(mode="json", exclude_none=True)
     if recipe.schedule is None or recipe.schedule.name != "noam":
         settings |= {"learning_rate": recipe.peak_learning_rate}
+    if recipe.max_steps is not None:
+        del settings["epochs"]
     for name in {"lora", "ia3"} - {recipe.method}:
         del settings[name]
     started = architecture_of(recipe.model)

@@ -186,7 +186,9 @@ def _run(
         steps=int(before["steps"] + done.steps),
         examples_per_second=(before["epochs"] + done.epochs) * len(data) / seconds,
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(  # PEFT keeps the head as it was beside the one that moves
+            p.numel() for name, p in model.named_parameters() if ".original_module." not in name
+        ),
         loss=done.loss,
         evaluations=done.evaluations,
         fisher_trace=done.fisher_trace,
