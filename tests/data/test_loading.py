@@ -176,3 +176,133 @@ def test_a_task_that_is_not_there_gets_the_nearest_name(tmp_path):
     write(tmp_path / "sentiment")
     with pytest.raises(UsageError, match="Did you mean 'sentiment'"):
         load_task(tmp_path / "sentimnet")
+
+
+GLUE = {
+    "train__tsv": "text\tlabel\n" + "".join(f"text {n}\t{n % 2}\n" for n in range(50)),
+    "validation__tsv": "text\tlabel\nofficial\t1\n",
+}
+
+
+@pytest.mark.parametrize(
+    "hidden", ["text\na\nb\n", "text\tlabel\na\t\nb\t\n", "text\tlabel\na\t-1\nb\t-1\n"]
+)
+def test_a_test_split_without_labels_is_kept_and_said(tmp_path, hidden):
+    task = load_task(write(tmp_path / "t", **GLUE, test__tsv=hidden))
+    assert task.splits["test"] == (Example(("a",), None), Example(("b",), None))
+    assert [str(note) for note in task.notes] == [
+        f"{tmp_path}/t/test.tsv: hides its labels: it cannot be scored."
+    ]
+
+
+def test_a_misspelt_label_column_does_not_hide_labels(tmp_path):
+    folder = write(tmp_path / "t", **GLUE, test__tsv="text\tlable\na\t1\n")
+    with pytest.raises(AlliageError, match=r"test.tsv: no column 'label'. Did you mean 'lable'"):
+        load_task(folder)
+
+
+def test_train_may_not_hide_its_labels(tmp_path):
+    folder = write(tmp_path / "t", train__tsv="text\tlabel\na\t\nb\t\n")
+    with pytest.raises(AlliageError, match=r"train.tsv, line 2: column 'label': 2 without a label"):
+        load_task(folder)
+
+
+def test_a_label_missing_among_others_is_named(tmp_path):
+    folder = write(tmp_path / "t", **GLUE, test__tsv="text\tlabel\na\t1\nb\t\nc\t\n")
+    with pytest.raises(AlliageError, match=r"test.tsv, line 3: column 'label': 2 without a label"):
+        load_task(folder)
+
+
+def test_hold_out_makes_the_official_validation_the_test_split(tmp_path):
+    folder = write(tmp_path / "t", **GLUE, test__tsv="text\na\n")
+    task = load_task(folder, validation="hold-out")
+    assert {split: len(examples) for split, examples in task.splits.items()} == {
+        "train": 45, "validation": 5, "test": 1,
+    }  # fmt: skip
+    assert task.splits["test"] == (Example(("official",), 1),)
+    alone = load_task(write(tmp_path / "alone", train__tsv=GLUE["train__tsv"]))
+    assert alone.splits["validation"] == task.splits["validation"]
+    assert len(set(task.splits["train"]) | set(task.splits["validation"])) == 50
+    write(
+        tmp_path,
+        t__yml="kind: sequence-classification\nvalidation: hold-out\n"
+        "files: {train: t/train.tsv, validation: t/validation.tsv}\n",
+    )
+    assert load_task(tmp_path / "t.yml").splits == task.splits
+    official = load_task(tmp_path / "t.yml", validation="official").splits
+    assert official["validation"] == (Example(("official",), 1),)
+
+
+def test_hold_out_needs_no_validation_split_beside_a_labelled_test_split(tmp_path):
+    folder = write(tmp_path / "t", **GLUE, test__tsv="text\tlabel\na\t1\n")
+    with pytest.raises(UsageError, match="has a test split with labels"):
+        load_task(folder, validation="hold-out")
+
+
+def test_one_class_in_train_is_nothing_to_learn_from(tmp_path):
+    folder = write(
+        tmp_path,
+        train__tsv="text\tlabel\na\tx\nb\tx\n",
+        validation__tsv="text\tlabel\na\ty\n",
+        t__yml="kind: sequence-classification\nlabels: [x, y]\n"
+        "files: {train: train.tsv, validation: validation.tsv}\n",
+    )
+    with pytest.raises(AlliageError, match=r"train.tsv: one label only \(x\)"):
+        load_task(folder / "t.yml")
+
+
+def test_numbers_choices_and_texts_through_yaml(tmp_path):
+    write(
+        tmp_path,
+        a__tsv="one\ttwo\tscore\na\tb\t3.8\nc\td\t-1\n",
+        b__tsv="one\ttwo\tscore\na\tb\tmuch\nc\td\tnan\n",
+        numbers__yml="kind: regression\nfiles: {train: a.tsv, validation: a.tsv}\n"
+        "columns: {text: one, pair: two, label: score}\n",
+        choices__yml="kind: multiple-choice\nfiles: {train: a.tsv, validation: a.tsv}\n"
+        "columns: {template: '{one} or {two}?', choices: {3.8: 'yes', -1: 'no'}, answer: score}\n",
+        texts__yml="kind: text-generation\nfiles: {train: a.tsv, validation: a.tsv}\n"
+        "columns: {target: two}\n",
+    )
+    numbers = load_task(tmp_path / "numbers.yml")
+    assert numbers.splits["train"] == (Example(("a", "b"), 3.8), Example(("c", "d"), -1.0))
+    choices = load_task(tmp_path / "choices.yml")
+    assert choices.splits["train"] == (
+        Example(("a or b?", ("yes", "no")), 0),
+        Example(("c or d?", ("yes", "no")), 1),
+    )
+    assert load_task(tmp_path / "texts.yml").splits["train"] == (
+        Example(("",), "b"), Example(("",), "d"),
+    )  # fmt: skip
+    (tmp_path / "a.tsv").write_text((tmp_path / "b.tsv").read_text())
+    with pytest.raises(AlliageError, match=r"line 2: column 'score': expected a number, .*much"):
+        load_task(tmp_path / "numbers.yml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("kind: sequence\nfiles: {train: a.tsv}", r"sequence: is no kind of task. Did you mean"),
+        ("kind: regression\nfiles: {train: a.tsv}\nlabels: [a]", r"unknown key labels"),
+        ("kind: regression\nfiles: {train: a.tsv}\ncolumns: {txt: a}", r"unknown key columns.txt"),
+        ("kind: regression\nfiles: {train: a.tsv}\nencoding: utf-99", r"no encoding of that name"),
+        ("kind: regression\nfiles: {train: a.tsv}\nhub: a/b", r"give either files or hub"),
+        ("kind: regression", r"give either files or hub"),
+        ("files: {train: a.tsv}", r"kind: Field required"),
+        ("kind: sequence-classification\nfiles: {train: a.tsv}\nlabels: [no, yes]", r"in quotes"),
+        ("kind: regression\nfiles: {train: a.txt}", r"a.txt is none of .tsv"),
+        ("kind: [a]\nfiles: {train: a.tsv}", r"kind: Input should be"),
+    ],
+)
+def test_wrong_keys_are_refused(tmp_path, content, message):
+    write(tmp_path, a__tsv="text\tlabel\na\t1\n", a__txt="", t__yml=content)
+    with pytest.raises(UsageError, match=message):
+        load_task(tmp_path / "t.yml")
+
+
+def test_another_encoding_is_read_when_told(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text;label\ncafé;1\nthé;0\n".encode("cp1252"))
+    write(
+        tmp_path, t__yml="kind: sequence-classification\nfiles: {validation: a.csv}\n"
+        "encoding: cp1252\nseparator: ';'\n",
+    )  # fmt: skip
+    assert load_task(tmp_path / "t.yml").splits["validation"][0].inputs == ("café",)

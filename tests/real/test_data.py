@@ -79,3 +79,47 @@ def test_two_treebanks_and_one_intent_set_through_yaml(data_folder, tmp_path):
     )
     task = load_task(tmp_path / "intents.yml")
     assert (len(task.labels), sizes(task)["train"]) == (7, 12117)
+
+
+def test_slots_sentence_types_and_relatedness_through_yaml(data_folder, tmp_path):
+    for name, content in {
+        "slots": f"""
+            kind: token-classification
+            files: {{train: {data_folder}/snips/train.conll.gz,
+                     validation: {data_folder}/snips/validation.conll}}
+            """,
+        "types": f"""
+            kind: sequence-classification
+            files: {{train: {data_folder}/gum_en/train.conllu.gz,
+                     validation: {data_folder}/gum_en/validation.conllu.gz}}
+            columns: {{text: text, label: s_type}}
+            """,
+        "relations": f"""
+            kind: token-classification
+            files: {{train: {data_folder}/srl_en/train.jsonl.gz}}
+            columns: {{tokens: tokens, tags: deprels}}
+            """,
+        "relatedness": f"""
+            kind: regression
+            files: {{train: {data_folder}/sick/train.tsv.gz, test: {data_folder}/sick/test.tsv}}
+            columns: {{text: sentence1, pair: sentence2, label: relatedness}}
+            """,
+    }.items():
+        (tmp_path / f"{name}.yml").write_text(content)
+    slots = load_task(tmp_path / "slots.yml")
+    assert (sizes(slots), slots.has_entities) == ({"train": 12117, "validation": 700}, True)
+    assert len({tag[2:] for tag in slots.labels} - {""}) == 39
+    types = load_task(tmp_path / "types.yml")
+    assert sizes(types) == {"train": 6506, "validation": 991}
+    assert {"decl", "q", "wh", "imp", "frag"} <= set(types.labels)
+    assert sum(sizes(load_task(tmp_path / "relations.yml")).values()) == 2585
+    relatedness = load_task(tmp_path / "relatedness.yml")
+    assert sizes(relatedness) == {"train": 3978, "validation": 442, "test": 1999}
+    assert all(1 <= example.label <= 5 for example in relatedness.splits["test"])
+
+
+def test_glue_without_test_labels_as_fosse_2024_splits_it(data_folder):
+    task = load_task(data_folder / "cola", validation="hold-out")
+    assert sizes(task) == {"train": 6744, "validation": 749, "test": 527}
+    labels = [example.label for example in task.splits["test"]]
+    assert (labels.count(0), labels.count(1)) == (162, 365)

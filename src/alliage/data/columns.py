@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -221,6 +221,16 @@ class ImageColumns(Columns):
         if value is None or not isinstance(value, str | bytes | np.ndarray):
             raise ValueError(f"column {self.image!r}: expected the path or the bytes of an image.")
         return value
+
+
+def refuse_truth(given: Iterable[Any]) -> None:
+    """Refuse truth values where a YAML file should have texts.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if any(isinstance(value, bool) for value in given):
+        raise ValueError("yes, no, true and false are no texts in YAML: write them in quotes")
 
 
 def label_name(column: str, value: Any) -> str | None:

@@ -38,6 +38,8 @@ def load_splits(ref: str, wanted: Mapping[str, str], where: str) -> dict[str, Hu
         ) from None
     path, _, revision = ref.partition("@")
     *name, config = path.split("/") if path.count("/") > 1 else (path, None)
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset("/".join(name), config, revision=revision or None)
     except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
@@ -45,6 +47,9 @@ def load_splits(ref: str, wanted: Mapping[str, str], where: str) -> dict[str, Hu
     except (OSError, datasets.exceptions.DatasetsError) as error:
         what = f"cannot be loaded: {str(error).splitlines()[0]}"
         raise AlliageError(Problem(where, what)) from None
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     names = wanted or {split: split for split in SPLITS if split in loaded}
     problems = [
         Problem(f"{where}: {split}", f"no split {name!r}.", nearest(name, loaded))

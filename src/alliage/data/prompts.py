@@ -12,7 +12,15 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from alliage.data.columns import LABEL, Columns, is_missing, label_name, list_of, text_of
+from alliage.data.columns import (
+    LABEL,
+    Columns,
+    is_missing,
+    label_name,
+    list_of,
+    refuse_truth,
+    text_of,
+)
 from alliage.errors import nearest
 
 _PROMPTS = ("prompt", "question", "context", "premise", "text")
@@ -51,6 +59,7 @@ class ChoiceColumns(Columns):
     @classmethod
     def _texts(cls, given: Any) -> Any:
         if isinstance(given, dict) and isinstance(given.get("choices"), dict):
+            refuse_truth([*given["choices"], *given["choices"].values()])
             choices = {str(key): value for key, value in given["choices"].items()}
             return given | {"choices": choices}
         return given

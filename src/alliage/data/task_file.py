@@ -10,7 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alliage import recipes
-from alliage.data.columns import ImageColumns, NumberColumns, TagColumns, TextColumns
+from alliage.data.columns import (
+    ImageColumns,
+    NumberColumns,
+    TagColumns,
+    TextColumns,
+    refuse_truth,
+)
 from alliage.data.prompts import ChoiceColumns, TargetColumns
 from alliage.data.task import Kind
 from alliage.errors import Problem, UsageError, nearest
@@ -90,7 +96,10 @@ class LabelledFile(TaskFile):
     @classmethod
     def _texts(cls, given: Any) -> Any:
         if isinstance(given, dict):
+            refuse_truth([*given, *given.values()])
             return {str(key): value for key, value in given.items()}
+        if isinstance(given, list):
+            refuse_truth(given)
         return [str(label) for label in given] if isinstance(given, list) else given
 
 
