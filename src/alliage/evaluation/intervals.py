@@ -16,7 +16,7 @@ from alliage.evaluation.tally import Floats, Tally
 
 LEVEL = 0.95
 RESAMPLES = 2000  # fewer of many examples, whose intervals are narrow
-_DRAWS = 200_000_000  # examples drawn in all
+_DRAWS = 100_000_000  # examples drawn in all
 _CELLS = 4_000_000  # counts held at once: resamples in one go times examples
 _ROWS = 4096  # examples left out at once
 
@@ -62,7 +62,7 @@ def intervals(
     Args:
         tally: of n examples.
         level: of confidence, in (0, 1).
-        resamples: how many; by default `RESAMPLES`, of more than 100,000 examples fewer.
+        resamples: how many; by default `RESAMPLES`, of more than 50,000 examples fewer.
         seed: of the draws, which are the same for every tally of n examples.
     """
     drawn = tally.of(_resampled(tally, _enough(len(tally), resamples), seed))
