@@ -7,7 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
-from alliage.data import Example, load_task
+from alliage.data import Example, load_task, sources
+from alliage.data.task import LazyExamples
 from alliage.errors import AlliageError, UsageError
 
 
@@ -133,3 +134,23 @@ def test_sets_and_configurations_that_are_not_there(hub):
         load_task("hub:org/set/en")
     with pytest.raises(AlliageError, match="hub:org/other: "):
         load_task("hub:org/other")
+
+
+def test_large_ones_are_read_from_disk(hub, monkeypatch):
+    features = {"text": Value("string"), "label": ClassLabel(names=["non", "oui"])}
+    content = {"text": ["a", "b"], "label": [0, 1]}
+    hub(features, train=content, validation=content)
+    held = load_task("hub:org/set")
+    monkeypatch.setattr(sources, "LARGE", 0)
+    stored = load_task("hub:org/set")
+    assert isinstance(stored.splits["train"], LazyExamples)
+    assert tuple(stored.splits["train"]) == held.splits["train"]
+    assert stored.labels == held.labels == ("non", "oui")
+
+
+def test_no_code_of_a_data_set_is_run(hub, tmp_path):
+    (tmp_path / "org" / "code").mkdir(parents=True)
+    (tmp_path / "org" / "code" / "code.py").write_text("open('here', 'w')")
+    with pytest.raises(UsageError, match=r"hub:org/code: .*script"):
+        load_task("hub:org/code")
+    assert not (tmp_path / "here").exists()

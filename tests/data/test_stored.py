@@ -21,7 +21,7 @@ from alliage.errors import AlliageError
 def cache(tmp_path, monkeypatch):
     """Every file is too large for memory, and kept here."""
     monkeypatch.setenv("ALLIAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "_LARGE", 0)
+    monkeypatch.setattr(sources, "LARGE", 0)
     return tmp_path / "cache"
 
 
@@ -52,7 +52,7 @@ def test_the_examples_are_those_of_memory(tmp_path, cache, kind, monkeypatch):
         lines(tmp_path / "t" / f"{split}.jsonl", *SETS[kind])
     stored = load_task(tmp_path / "t")
     assert isinstance(stored.splits["train"], LazyExamples)
-    monkeypatch.setattr(sources, "_LARGE", 2**25)
+    monkeypatch.setattr(sources, "LARGE", 2**25)
     held = load_task(tmp_path / "t")
     assert isinstance(held.splits["train"], tuple)
     assert (stored.kind, stored.labels) == (held.kind, held.labels) == (kind, held.labels)
@@ -130,7 +130,7 @@ def anonymous():
 def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
-sources._LARGE = int(sys.argv[3])
+sources.LARGE = int(sys.argv[3])
 load_task(sys.argv[1]), __import__("pyarrow.ipc")  # what is imported on the way
 before, peak = anonymous(), highest()
 train = load_task(sys.argv[2]).splits["train"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alliage.data import sources
 from alliage.data.columns import Columns
 from alliage.data.files import Record
 from alliage.data.tables import named
@@ -14,7 +15,6 @@ from alliage.data.task import SPLITS
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 
 PREFIX = "hub:"
-_LARGE = 2**25  # bytes
 _BATCH = 1000  # examples
 
 
@@ -42,7 +42,7 @@ def load_splits(ref: str, wanted: Mapping[str, str], where: str) -> dict[str, Hu
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset("/".join(name), config, revision=revision or None)
-    except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (ValueError, RuntimeError, datasets.exceptions.DatasetNotFoundError) as error:
         raise UsageError(Problem(where, f"{str(error).splitlines()[0]}")) from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
         what = f"cannot be loaded: {str(error).splitlines()[0]}"
@@ -109,13 +109,10 @@ class HubSource:
         """The names of the classes."""
         return self._names(columns.label_column)
 
-    def is_large(self) -> bool:
-        """By its size on disk."""
-        return int(self.split.data.nbytes) > _LARGE
-
-    def state(self) -> list[Any]:
-        """As `datasets` knows it."""
-        return [self.where, self.split._fingerprint]
+    def stored_as(self) -> list[Any] | None:
+        """Above a certain size on disk, as `datasets` knows it."""
+        large = self.split.data.nbytes > sources.LARGE
+        return [self.where, self.split._fingerprint] if large else None
 
     def _names(self, column: str) -> tuple[str, ...]:
         feature = self.split.features.get(column)

@@ -60,15 +60,16 @@ def read_part(source: Source, kind: Kind, columns: Columns, *, may_hide: bool) -
         AlliageError: it cannot be read, or every problem of its examples.
     """
     labels = Labels()
+    identity = source.stored_as()
     rows: Sequence[Row] = (
-        read_stored(source, kind, columns, labels, may_hide=may_hide)
-        if source.is_large()
-        else list(read(source, columns, labels, may_hide=may_hide))
+        list(read(source, columns, labels, may_hide=may_hide))
+        if identity is None
+        else read_stored(source, identity, kind, columns, labels, may_hide=may_hide)
     )
     if not rows:
         raise AlliageError(Problem(source.where, "holds no example."))
     hides = may_hide and labels.are_hidden
-    if isinstance(columns.hidden, int) and "-1" in labels.places and not hides:
+    if kind == "multiple-choice" and "-1" in labels.places and not hides:
         count, place = labels.places["-1"]
         what = f"{count} without a right choice (-1), the first one here."
         raise AlliageError(Problem(f"{source.where}, {place}", what))

@@ -13,7 +13,7 @@ from alliage.data.columns import Columns
 from alliage.data.files import Record, suffix_of
 from alliage.data.task import Kind
 
-_LARGE = 2**25  # bytes of a file whose examples, as Python's objects, take some ten times as many
+LARGE = 2**25  # bytes of a file whose examples, as Python's objects, take some ten times as many
 _UNPACKED = {".gz": 4, ".parquet": 4}  # bytes for each byte on disk, about
 
 
@@ -46,11 +46,11 @@ class Source(Protocol):
     def declared(self, columns: Columns) -> tuple[str, ...]:
         """The labels that it declares itself, in order; nothing where it does not."""
 
-    def is_large(self) -> bool:
-        """Whether its examples should not be held in memory."""
+    def stored_as(self) -> list[Any] | None:
+        """Which source it is, and then what changes when it does.
 
-    def state(self) -> list[Any]:
-        """Which source it is, and then what changes when it does."""
+        Nothing where its examples are held in memory, or none are there to hold.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,11 @@ class FileSource:
             return tables.declared_names(self.path).get(columns.label_column, ())
         return ()
 
-    def is_large(self) -> bool:
-        """By its size."""
-        return self.path.stat().st_size * _UNPACKED.get(self.path.suffix, 1) > _LARGE
-
-    def state(self) -> list[Any]:
-        """As the file system knows it."""
+    def stored_as(self) -> list[Any] | None:
+        """Above a certain size, as the file system knows it."""
         now = self.path.stat()
+        if now.st_size * _UNPACKED.get(self.path.suffix, 1) <= LARGE:
+            return None
         return [
             str(self.path.resolve()), now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns,
             now.st_ctime_ns, self.encoding, self.separator,
@@ -149,13 +147,8 @@ class ArchiveSource:
         """The names of all classes."""
         return self._archive.classes
 
-    def is_large(self) -> bool:
-        """Never: it is in memory."""
-        return False
-
-    def state(self) -> list[Any]:
-        """Not asked for what is held in memory."""
-        raise NotImplementedError
+    def stored_as(self) -> None:
+        """Never: it is in memory as a whole."""
 
     @cached_property
     def _archive(self) -> images.Archive:
@@ -190,10 +183,5 @@ class FolderSource:
         """The names of its folders."""
         return images.class_folders(self.folder)
 
-    def is_large(self) -> bool:
-        """Never: paths are small."""
-        return False
-
-    def state(self) -> list[Any]:
-        """Not asked for what is held in memory."""
-        raise NotImplementedError
+    def stored_as(self) -> None:
+        """Never: paths are small, and images are read when they are asked for."""

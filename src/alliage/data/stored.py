@@ -28,14 +28,28 @@ _VERSION = 1  # of the stored form
 
 
 def read_stored(
-    source: Source, kind: Kind, columns: Columns, labels: Labels, *, may_hide: bool
+    source: Source,
+    identity: Sequence[Any],
+    kind: Kind,
+    columns: Columns,
+    labels: Labels,
+    *,
+    may_hide: bool,
 ) -> Sequence[Row]:
     """The examples of a source, through the cache; the rest as in `reading.read`.
+
+    Args:
+        source: where they are.
+        identity: of the source, from `stored_as`.
+        kind: of the task.
+        columns: which of them hold what.
+        labels: that occur, to be counted.
+        may_hide: whether labels may be missing altogether.
 
     Raises:
         AlliageError: as `reading.read`, or a cache that cannot be written.
     """
-    path = _cached(source, kind, columns, may_hide)
+    path = _cached(identity, kind, columns, may_hide)
     note = path.with_suffix(".json")
     if not path.exists() or not note.exists():
         try:
@@ -87,9 +101,9 @@ class StoredRows(Sequence[Row]):
         return reader, max(0, batches - 1) * _BATCH + last
 
 
-def _cached(source: Source, kind: Kind, columns: Columns, may_hide: bool) -> Path:
+def _cached(identity: Sequence[Any], kind: Kind, columns: Columns, may_hide: bool) -> Path:
     """Where the examples of a source are, as it is now and read in this way."""
-    which, *state = source.state()
+    which, *state = identity
     way = [which, kind, columns.model_dump(mode="json"), may_hide]
     names = [
         hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
