@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import alliage
 from alliage.data import Example, Task
+from alliage.data.task import Selection
+from alliage.errors import UsageError
 from alliage.tuning import tuner
 from tests.conftest import WORDS, save_tokenizer
 
@@ -143,6 +147,44 @@ def test_the_loss_is_transformers_own_over_the_tokens_of_the_targets(home, tmp_p
         total, count = total - found.sum().item(), count + len(found)
     assert record.loss == pytest.approx(total / count, rel=1e-5)
     assert count == 4 * 3
+
+
+@pytest.mark.parametrize(("name", "max_length", "cut"), [("stories", 3, 0), ("stars", 1, 8)])
+def test_splits_that_are_not_in_memory_give_the_same_weights(
+    home, family, tmp_path, name, max_length, cut
+):
+    task = TASKS[name]
+    lazy = {split: Selection(given, np.arange(len(given))) for split, given in task.splits.items()}
+    TASKS["lazy"] = dataclasses.replace(task, splits=lazy)
+    settings = {
+        "model": family / "base" if name == "stars" else home / "t5", "epochs": 3, "batch_size": 2,
+        "patience": 1, "learning_rate": 1e-2, "max_length": max_length,
+    }  # fmt: skip
+    eager = alliage.tune(**settings, task=name, group_by_length=False, out=tmp_path / "eager")
+    for group in (False, True):
+        out = tmp_path / f"lazy-{group}"
+        record = alliage.tune(**settings, task="lazy", group_by_length=group, out=out)
+        assert record.truncated == eager.truncated == cut
+        if not group:
+            first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("eager", out))
+            assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+
+
+def test_hidden_labels_cannot_be_learned(family, tmp_path):
+    hidden = tuple(example._replace(label=None) for example in STARS.splits["train"])
+    TASKS["hidden"] = dataclasses.replace(STARS, splits={"train": hidden})
+    with pytest.raises(UsageError, match="stars: train: has no labels to train on"):
+        alliage.tune(model=family / "base", task="hidden", out=tmp_path / "out")
+
+
+def test_half_precision_is_near_and_keeps_float32_weights(home, tmp_path):
+    settings = {"model": home / "gpt", "task": "stories", "epochs": 2, "batch_size": 4}
+    half = alliage.tune(**settings, precision="bfloat16", out=tmp_path / "half")
+    full = alliage.tune(**settings, out=tmp_path / "full")
+    assert half.loss != full.loss
+    assert half.loss == pytest.approx(full.loss, rel=0.01)
+    tensors = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
 def test_scales_of_an_encoder_decoder_stand_where_the_paper_has_them(home, tmp_path):

@@ -127,6 +127,8 @@ def _arguments(recipe: TuneRecipe, states: States, more: Mapping[str, Any]) -> A
         "weight_decay": recipe.weight_decay,
         "warmup_steps": recipe.warmup,  # a share of all steps where below 1
         "bf16": recipe.precision == "bfloat16",
+        # Asked for bfloat16, the Trainer wants to hear that there is no GPU.
+        "use_cpu": recipe.precision == "bfloat16" and not torch.cuda.is_available(),
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "remove_unused_columns": False,

@@ -143,6 +143,8 @@ def _run(
     folder: JournaledFolder,
     on_event: OnEvent | None,
 ) -> TuneRecord:
+    if task.kind == "image-classification":  # which have no length
+        recipe = recipe.model_copy(update={"group_by_length": False})
     torch.manual_seed(recipe.seed)
     head: dict[str, torch.Tensor] | None = None if _keeps_head(base, task) else {}
     model, fresh = load_model(base, task.kind, task.labels, head=head)
