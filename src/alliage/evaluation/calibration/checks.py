@@ -51,7 +51,7 @@ def checked(
     values, outcomes = _shaped(probabilities, labels, "probabilities")
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("Probabilities must lie in [0, 1]; some do not, or are NaN.")
-    return Binary(values, outcomes, _shares(weights, values))
+    return Binary(values, outcomes, shares_of(weights, len(values)))
 
 
 def checked_logits(
@@ -65,7 +65,34 @@ def checked_logits(
     values, outcomes = _shaped(logits, labels, "logits")
     if np.isnan(values).any():
         raise ValueError("Logits must be numbers or infinite; some are NaN.")
-    return Binary(values, outcomes, _shares(weights, values))
+    return Binary(values, outcomes, shares_of(weights, len(values)))
+
+
+def checked_probabilities(probabilities: ArrayLike) -> Floats:
+    """Probabilities [n] of one event or [n, k] of all classes.
+
+    Raises:
+        ValueError: they have another shape or range; of classes, says in which row.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ValueError(
+            f"Expected probabilities [n] or [n, k] with n, k ≥ 1, got {list(values.shape)}."
+        )
+    rows = values[:, None] if values.ndim == 1 else values
+    outside = ~((rows >= 0) & (rows <= 1 + ROW_SUM)).all(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"Probabilities must lie in [0, 1]; row {row} is {rows[row].tolist()}.")
+    if values.ndim == 2:
+        sums = values.sum(axis=1)
+        off = np.abs(sums - 1) > ROW_SUM
+        if off.any():
+            row = int(off.argmax())
+            raise ValueError(
+                f"Each row of probabilities must sum to 1; row {row} sums to {sums[row]:.9g}."
+            )
+    return np.minimum(values, 1.0)  # float32 rounds a little beyond
 
 
 def checked_rows(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
@@ -78,34 +105,16 @@ def checked_rows(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, N
     truth = np.asarray(labels)
     if rows.ndim != 2 or truth.shape != rows.shape[:1] or not rows.size:
         raise ValueError(
-            "Expected probabilities [n, k] and labels [n] with n ≥ 1 and k ≥ 1, "
+            "Expected probabilities [n, k] and labels [n] with n, k ≥ 1, "
             f"got {list(rows.shape)} and {list(truth.shape)}."
         )
-    outside = ~((rows >= 0) & (rows <= 1)).all(axis=1)
-    if outside.any():
-        row = int(outside.argmax())
-        raise ValueError(f"Probabilities must lie in [0, 1]; row {row} is {rows[row].tolist()}.")
-    sums = rows.sum(axis=1)
-    off = np.abs(sums - 1) > ROW_SUM
-    if off.any():
-        row = int(off.argmax())
-        raise ValueError(f"Each row of probabilities must sum to 1; row {row} sums to {sums[row]}.")
-    return rows, checked_classes(truth, rows.shape[1])
-
-
-def checked_classes(labels: NDArray[np.generic], classes: int) -> NDArray[np.int64]:
-    """Labels as integers.
-
-    Raises:
-        ValueError: one is no class; says which row.
-    """
-    wrong = ~np.isin(labels, np.arange(classes))
+    wrong = ~np.isin(truth, np.arange(rows.shape[1]))
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"Labels must be classes from 0 to {classes - 1}; row {row} has {labels[row]}."
+            f"Labels must be classes from 0 to {rows.shape[1] - 1}; row {row} has {truth[row]}."
         )
-    return labels.astype(np.int64)
+    return checked_probabilities(rows), truth.astype(np.int64)
 
 
 def levels(data: Binary) -> Level:
@@ -133,11 +142,16 @@ def _shaped(predictions: ArrayLike, labels: ArrayLike, name: str) -> tuple[Float
     return values, outcomes
 
 
-def _shares(weights: ArrayLike | None, values: Floats) -> Floats:
+def shares_of(weights: ArrayLike | None, examples: int) -> Floats:
+    """The share of each example in the total weight, [n]; all equal by default.
+
+    Raises:
+        ValueError: these are no weights of so many examples.
+    """
     if weights is None:
-        return np.full(values.shape, 1 / len(values))
+        return np.full(examples, 1 / examples)
     mass = np.asarray(weights, dtype=np.float64)
-    if mass.shape != values.shape or not (mass >= 0).all() or not 0 < mass.sum() < np.inf:
-        raise ValueError(f"Weights must be {len(values)} non-negative numbers, not all zero.")
+    if mass.shape != (examples,) or not (mass >= 0).all() or not 0 < mass.sum() < np.inf:
+        raise ValueError(f"Weights must be {examples} non-negative numbers, not all zero.")
     shares: Floats = mass / mass.sum()
     return shares

@@ -1,0 +1,104 @@
+"""Smoothed reliability diagrams, and the error that chooses how smooth (arXiv:2309.12236)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.fft import dct
+from scipy.optimize import brentq
+
+from alliage.evaluation.calibration.checks import Floats, checked
+
+POINTS = 201
+LEAST_BANDWIDTH = 0.001
+_CELLS = 2**14  # of the grid that predictions are shared out to
+
+
+class Smoothed(NamedTuple):
+    """A reliability diagram as a curve.
+
+    Attributes:
+        confidence: [points], from 0 to 1.
+        accuracy: [points], share of label 1 around each confidence; NaN far from all predictions.
+        density: [points], of the predictions.
+        bandwidth: standard deviation of the kernel.
+        error: ∫ |accuracy − confidence| density, SmoothECE at this bandwidth.
+    """
+
+    confidence: Floats
+    accuracy: Floats
+    density: Floats
+    bandwidth: float
+    error: float
+
+
+def smoothed_reliability(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    bandwidth: float | None = None,
+    points: int = POINTS,
+) -> Smoothed:
+    """Residuals y − v averaged around each confidence, with a Gaussian reflected at 0 and 1.
+
+    By default the bandwidth is the one at which SmoothECE equals it, at least 0.001: the coarsest
+    at which the diagram still shows what it cannot resolve.
+
+    Args:
+        probabilities: [n], of one event.
+        labels: [n], 0 or 1.
+        weights: [n], non-negative; all equal by default.
+        bandwidth: from 0.001 to 1.
+        points: of the curve.
+
+    Raises:
+        ValueError: an argument of another shape or range.
+    """
+    values, outcomes, mass = checked(probabilities, labels, weights)
+    if bandwidth is not None and not LEAST_BANDWIDTH <= bandwidth <= 1:
+        raise ValueError(f"bandwidth must lie in [{LEAST_BANDWIDTH}, 1], got {bandwidth}.")
+    residuals = _waves(values, mass * (outcomes - values))
+    if bandwidth is None:
+        excess = _error(residuals, LEAST_BANDWIDTH) - LEAST_BANDWIDTH
+        bandwidth = (
+            brentq(lambda one: _error(residuals, one) - one, LEAST_BANDWIDTH, 1.0)
+            if excess > 0
+            else LEAST_BANDWIDTH
+        )
+    density = _smooth(_waves(values, mass), bandwidth)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        offset = np.where(density > 1e-9, _smooth(residuals, bandwidth) / density, np.nan)
+    grid, confidence = np.linspace(0, 1, _CELLS + 1), np.linspace(0, 1, points)
+    accuracy = np.clip(grid + offset, 0, 1)
+    return Smoothed(
+        confidence,
+        np.interp(confidence, grid, accuracy),
+        np.interp(confidence, grid, np.maximum(density, 0)),
+        float(bandwidth),
+        _error(residuals, bandwidth),
+    )
+
+
+def _waves(values: Floats, mass: Floats) -> Floats:
+    """Cosine coefficients of masses on [0, 1], each shared out to the two nearest grid points."""
+    place = values * _CELLS
+    cell = np.minimum(place.astype(np.int64), _CELLS - 1)
+    upper = mass * (place - cell)
+    grid = np.bincount(cell, mass - upper, _CELLS + 1) + np.bincount(cell + 1, upper, _CELLS + 1)
+    # The transform counts inner points twice.
+    waves: Floats = dct(np.concatenate([grid[:1], grid[1:-1] / 2, grid[-1:]]), type=1)
+    return waves
+
+
+def _smooth(waves: Floats, bandwidth: float) -> Floats:
+    """Density on the grid: a Gaussian reflected at 0 and 1 damps each cosine."""
+    damping = np.exp(-0.5 * (np.pi * bandwidth * np.arange(_CELLS + 1)) ** 2)
+    density: Floats = dct(waves * damping, type=1)
+    return density
+
+
+def _error(residuals: Floats, bandwidth: float) -> float:
+    return float(np.trapezoid(np.abs(_smooth(residuals, bandwidth)), dx=1 / _CELLS))
