@@ -143,6 +143,21 @@ def test_speed_is_measured_for_one_example_and_for_a_batch(alliage, workspace):
     assert (table["passes"] >= 5).all()
 
 
+def test_calibration_in_detail(alliage, workspace):
+    line = "evaluate sentiment sentiment-lora --task sentiment-data --calibration -o results"
+    done = alliage(f"{line} --require 'lower_distance<=1'")
+    assert done.returncode == 0, done.stderr
+    assert "where calibrated models lie" in done.stdout
+    table = read_table(workspace / "results", "calibration")
+    measures = ["ece", "smce", "pgap", "lower_distance"]
+    assert table["metric"].tolist() == measures * 2
+    assert table["chance_high"].isna().tolist() == [False, False, False, True] * 2
+    compared = set(read_table(workspace / "results", "comparisons")["metric"])
+    assert {"ece", "smce", "pgap"} <= compared
+    done = alliage("evaluate sentiment --task sentiment-data --require 'lower_distance<=1'")
+    assert (done.returncode, "no such metric" in done.stderr) == (2, True)
+
+
 @pytest.fixture
 def hidden(workspace):
     """A task whose test split has no labels."""

@@ -75,12 +75,3 @@ def test_glue_averages_what_it_reports_two_of():
     f1 = metrics.f1_score(found.truth, found.predicted, pos_label=0)
     accuracy = metrics.accuracy_score(found.truth, found.predicted)
     assert scores["glue"] == pytest.approx((f1 + accuracy) / 2)
-
-
-def test_confidence_is_the_top_labels_probability():
-    # Confidence 0.8 on all, half of them right: every measure of formulas is known.
-    logits = np.log(np.tile([0.2, 0.8], (4, 1))).astype(np.float32)
-    found = Answers(logits, np.array([1, 0, 1, 0]), np.arange(4), 4)
-    assert calibration_metrics(found) == pytest.approx(
-        {"ece": 0.3, "smce": 0.3, "pgap": 0.09}, abs=1e-6
-    )

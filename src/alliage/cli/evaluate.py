@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +52,14 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Exit with 3 unless met: 'accuracy>=0.9*base'."),
     ] = None,
+    calibration: Annotated[
+        bool,
+        typer.Option("--calibration", help="In detail: intervals, by class, null bands."),
+    ] = False,
+    repair: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of alliage calibrate; else the model's own, if any."),
+    ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Measure latency and throughput.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a pass.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of texts that are written.")] = 64,
@@ -65,8 +73,9 @@ def evaluate(
     """Score models on tasks, with 95 % intervals, and compare them.
 
     A model is left out of tasks that it has no head for. One that records its task answers, of
-    several tasks, only that one; --cross asks it for all whose labels fit. In conditions, base is
-    the model named by --against.
+    several tasks, only that one; --cross asks it for all whose labels fit. A repair is shown beside
+    the model as it is; conditions are on the repaired one. In them, base is the model named by
+    --against.
     """
     from alliage.data import load_task
     from alliage.evaluation.comparing import compare_scores
@@ -79,13 +88,16 @@ def evaluate(
         check_folder(out)
     loaded = [load_task(task) for task in tasks]
     known = {metric for task in loaded for metric in known_metrics(task)}
+    if calibration:
+        known.add("lower_distance")
     requirements = parse_requirements(require or (), known, has_base=against is not None)
     judge = _Judge(
         loaded,
         cross,
         {
             "head": head, "split": split, "limit": limit, "batch_size": batch_size,
-            "max_new_tokens": max_new_tokens, "device": device, "speed": speed,
+            "max_new_tokens": max_new_tokens, "device": device, "speed": speed, "repair": repair,
+            "calibration": calibration,
         },
     )  # fmt: skip
     with console.progress(quiet) as show:
@@ -95,12 +107,12 @@ def evaluate(
             for model in dict.fromkeys(models)
         ]
     scored = [scores for scores in found if scores is not None]
+    shown = _with_unrepaired(scored)
     if against is None:
-        reference = scored[0] if len(scored) > 1 else None
-    shown = scored
-    if reference is not None and reference not in scored:
-        shown = [reference, *scored]
-    comparisons = [] if reference is None else compare_scores(scored, reference)
+        reference = shown[0] if len(shown) > 1 else None
+    elif reference is not None and reference not in shown:
+        shown = _with_unrepaired([reference, *scored])
+    comparisons = [] if reference is None else compare_scores(shown, reference)
     if out is not None:
         _save(shown, comparisons, out)
     if json:
@@ -115,6 +127,8 @@ def evaluate(
         _print_comparisons(comparisons)
     for problem in judge.left_out:
         console.note(f"left out: {problem}", quiet=quiet)
+    for line in dict.fromkeys(task.note for scores in shown for task in scores.tasks if task.note):
+        console.note(line, quiet=quiet)
     if judge.unfit or not scored:
         raise AlliageError(judge.unfit or judge.left_out)
     _check(requirements, scored, reference)
@@ -141,6 +155,7 @@ class _Judge:
         from alliage.evaluation import Misfit, Unlabelled
         from alliage.evaluation import evaluate as score
         from alliage.evaluation.heads import own_tasks
+        from alliage.evaluation.scores import join_scores
 
         parts: list[Scores] = []
         missed: list[Problem] = []
@@ -162,9 +177,14 @@ class _Judge:
         self.left_out += hidden
         if parts:
             self.left_out += missed
-            return replace(parts[0], tasks=tuple(task for part in parts for task in part.tasks))
+            return join_scores(parts)
         self.unfit += missed
         return None
+
+
+def _with_unrepaired(scored: Sequence[Scores]) -> list[Scores]:
+    """Scores, each after those without the repair, where there was one."""
+    return [one for scores in scored for one in (scores.before, scores) if one is not None]
 
 
 def _check(requirements: Sequence[Any], scored: Sequence[Scores], reference: Scores | None) -> None:
@@ -208,6 +228,18 @@ def _print(found: Sequence[Scores]) -> None:
         first = next(iter(here.values()))
         title = f"{name}: scores on {first.split}, {first.examples} examples, 95 % intervals"
         console.print_table(title, ("metric", *here), rows)
+    details = [(model, task.task, one) for model, task in scored for one in task.calibration]
+    if details:
+        rows = [
+            [model, task, one.metric, one.value, *map(_or_none, one[2:])]
+            for model, task, one in details
+        ]
+        title = "calibration: 95 % intervals; where calibrated models lie; each class alone"
+        headings: tuple[str, ...] = (
+            "model", "task", "measure", "value", "low", "high", "chance from", "to",
+            "classes, mean", "largest",
+        )  # fmt: skip
+        console.print_table(title, headings, rows, numbers_from=3)
     speeds = [(model, task.task, one) for model, task in scored for one in task.speed]
     if speeds:
         rows = [
@@ -219,6 +251,10 @@ def _print(found: Sequence[Scores]) -> None:
         title = f"speed on {one.device}, {one.threads} threads; median and quartiles of a pass"
         headings = ("model", "task", "batch", "ms", "25 %", "75 %", "examples/s")
         console.print_table(title, headings, rows, numbers_from=2)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _with_interval(task: Any, metric: str) -> str | None:

@@ -28,14 +28,15 @@ class Answers:
     """What a model answers to the examples of a split, in their order.
 
     Attributes:
-        logits: float32 [n, labels] in the task's order of labels, [n, 1] of regression, or the
-            scores of choices, −∞ where an example has fewer; n decisions, several to a sentence.
+        logits: [n, labels] in the task's order of labels, [n, 1] of regression, or the scores of
+            choices, −∞ where an example has fewer; n decisions, several to a sentence. float32
+            from a model, float64 after a repair.
         truth: [n], indices of labels or choices, or numbers.
         examples: [n], the example of each decision, counted from 0.
         count: of examples.
     """
 
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating[Any]]
     truth: NDArray[Any]
     examples: NDArray[np.int64]
     count: int

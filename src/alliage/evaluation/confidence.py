@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
 from alliage.evaluation.answers import Answers
 from alliage.evaluation.calibration import (
     Bin,
+    bootstrap_band,
+    confidence,
     expected_calibration_error,
+    lower_calibration_distance,
+    null_band,
+    one_against_rest,
     post_processing_gap,
     reliability,
     smooth_calibration_error,
 )
 
 BINS = 15  # of confidence, as in arXiv:1706.04599
+MEASURES: Mapping[str, Callable[..., float]] = {
+    "ece": partial(expected_calibration_error, bins=BINS),
+    "smce": smooth_calibration_error,
+    "pgap": post_processing_gap,
+}
+
+
+class CalibrationDetail(NamedTuple):
+    """One measure of calibration, and what it is worth.
+
+    Attributes:
+        metric: its name.
+        value: of the top label's probability.
+        low, high: 95 % bootstrap interval by example, with the bias of the measure taken off.
+        chance_low, chance_high: where it would lie in 95 % of cases if the model were calibrated.
+        classes_mean, classes_largest: of each class against the rest.
+
+    NaN is what was not measured: for the lower distance all but the value, which takes a linear
+    program each; for choices, classes.
+    """
+
+    metric: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    chance_low: float = math.nan
+    chance_high: float = math.nan
+    classes_mean: float = math.nan
+    classes_largest: float = math.nan
 
 
 def calibration_metrics(answers: Answers) -> dict[str, float]:
@@ -21,16 +63,44 @@ def calibration_metrics(answers: Answers) -> dict[str, float]:
         "ece", the calibration error in 15 bins; "smce", the smooth calibration error; "pgap", what
         the squared error could gain by a Lipschitz repair.
     """
-    confidences = answers.probabilities.max(axis=1)
-    correct = answers.predicted == answers.truth
-    return {
-        "ece": expected_calibration_error(confidences, correct, BINS),
-        "smce": smooth_calibration_error(confidences, correct),
-        "pgap": post_processing_gap(confidences, correct),
-    }
+    top = confidence(answers.probabilities, answers.truth)
+    return {name: measure(*top) for name, measure in MEASURES.items()}
+
+
+def calibration_details(answers: Answers, *, classes: bool) -> tuple[CalibrationDetail, ...]:
+    """Every measure with its interval, its null band and its values by class.
+
+    Args:
+        answers: of labels, or of choices.
+        classes: whether the columns are classes.
+    """
+    probabilities, truth = answers.probabilities, answers.truth
+    top = confidence(probabilities, truth)
+    found = []
+    for name, measure in MEASURES.items():
+        interval = bootstrap_band(measure, *top, groups=answers.examples)
+        chance = null_band(measure, top.probabilities)
+        row = CalibrationDetail(
+            name, measure(*top), interval.low, interval.high, chance.low, chance.high
+        )
+        if classes:
+            rest = one_against_rest(measure, probabilities, truth)
+            row = row._replace(classes_mean=rest.mean, classes_largest=rest.largest)
+        found.append(row)
+    return (*found, CalibrationDetail("lower_distance", lower_calibration_distance(*top)))
+
+
+def drawn_measures(answers: Answers) -> dict[str, Callable[[NDArray[np.int64]], float]]:
+    """Every measure of the examples at given indices, for paired differences."""
+    top = confidence(answers.probabilities, answers.truth)
+
+    def of(measure: Callable[..., float], indices: NDArray[np.int64]) -> float:
+        times = np.bincount(indices, minlength=answers.count)
+        return measure(*top, weights=times[answers.examples])
+
+    return {name: partial(of, measure) for name, measure in MEASURES.items()}
 
 
 def confidence_bins(answers: Answers) -> tuple[Bin, ...]:
     """The reliability table of the top label's probability, in 15 bins."""
-    correct = answers.predicted == answers.truth
-    return tuple(reliability(answers.probabilities.max(axis=1), correct, BINS))
+    return tuple(reliability(*confidence(answers.probabilities, answers.truth), BINS))

@@ -44,11 +44,13 @@ class Evidence:
         tally: metrics that are functions of sums.
         whole: name -> a metric that is not, of the examples at given indices.
         right: [n], whether each example was answered right, where each is one decision.
+        calibration: name -> a measure of calibration, likewise, where it is to be compared.
     """
 
     tally: Tally
     whole: Mapping[str, Whole] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = None
+    calibration: Mapping[str, Whole] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Every metric of all examples; NaN where it is not defined."""
@@ -65,7 +67,8 @@ class Evidence:
         p is of the exact McNemar test for the accuracy of single decisions.
         """
         found = differences(self.tally, reference.tally)
-        found |= whole_differences(len(self.tally), self.whole, reference.whole)
+        own, other = ({**one.whole, **one.calibration} for one in (self, reference))
+        found |= whole_differences(len(self.tally), own, other)
         if self.right is not None and reference.right is not None:
             p = mcnemar(self.right, reference.right)
             found["accuracy"] = found["accuracy"]._replace(p=p, test="mcnemar")

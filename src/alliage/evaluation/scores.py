@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alliage.evaluation.calibration import Bin
+from alliage.evaluation.confidence import CalibrationDetail
 from alliage.evaluation.evidence import Evidence
 from alliage.evaluation.intervals import LEVEL, Interval
 from alliage.evaluation.speed import Speed
@@ -26,7 +27,9 @@ class TaskScores:
         truncated: how many of those were cut at the model's longest length.
         seconds: spent in the model and its encoder.
         reliability: confidence against accuracy, in bins; none of numbers and texts.
+        calibration: in detail, where that was asked for.
         speed: where it was measured.
+        note: what a reader of the scores has to know.
         evidence: what the metrics were computed from, to compare models with.
     """
 
@@ -37,8 +40,10 @@ class TaskScores:
     examples: int
     truncated: int
     seconds: float
-    reliability: tuple[Bin, ...]
+    reliability: tuple[Bin, ...] = ()
+    calibration: tuple[CalibrationDetail, ...] = ()
     speed: tuple[Speed, ...] = ()
+    note: str = ""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
 
@@ -55,6 +60,7 @@ class Scores:
         parameters: of the model as it runs: an adapter's and its base's together.
         bytes: of the model's own weights on disk: of an adapter without its base.
         tasks: in the order they were given.
+        before: the model's own scores, where a repair was applied to its answers.
     """
 
     model: str
@@ -65,6 +71,7 @@ class Scores:
     parameters: int
     bytes: int
     tasks: tuple[TaskScores, ...]
+    before: Scores | None = None
 
     def __getitem__(self, task: str) -> TaskScores:
         return next(scores for scores in self.tasks if scores.task == task)
@@ -72,7 +79,7 @@ class Scores:
     def to_rows(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of the tables of `alliage.studies.results` that an evaluation fills.
 
-        models, scores, intervals, reliability, speed.
+        models, scores, intervals, reliability, calibration, speed.
         """
         keys = ("model", "role", "method", "path", "layers", "parameters", "bytes")
         rows: dict[str, list[dict[str, Any]]] = {
@@ -80,6 +87,7 @@ class Scores:
             "scores": [],
             "intervals": [],
             "reliability": [],
+            "calibration": [],
             "speed": [],
         }
         for task in self.tasks:
@@ -93,6 +101,7 @@ class Scores:
                 for metric, interval in task.intervals.items()
             ]
             rows["reliability"] += [where | row._asdict() for row in task.reliability]
+            rows["calibration"] += [where | row._asdict() for row in task.calibration]
             rows["speed"] += [where | row._asdict() for row in task.speed]
         return rows
 
@@ -115,6 +124,17 @@ class Scores:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """One model's scores on all tasks, from its scores on each."""
+    tasks = tuple(task for part in parts for task in part.tasks)
+    lead = next((part for part in parts if part.before), parts[0])
+    before = None
+    if lead.before is not None:
+        unrepaired = tuple(task for part in parts for task in (part.before or part).tasks)
+        before = replace(lead.before, tasks=unrepaired)
+    return replace(lead, tasks=tasks, before=before)
 
 
 def _brackets(interval: Interval | None) -> str:

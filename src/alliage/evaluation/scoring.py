@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,16 @@ from alliage.checkpoints.names import layer_of
 from alliage.data import Example, Task, load_task
 from alliage.errors import Problem
 from alliage.evaluation.answers import Answers, OnBatch, predict
-from alliage.evaluation.confidence import calibration_metrics, confidence_bins
+from alliage.evaluation.confidence import (
+    calibration_details,
+    calibration_metrics,
+    confidence_bins,
+    drawn_measures,
+)
 from alliage.evaluation.evidence import weigh
 from alliage.evaluation.heads import Misfit
 from alliage.evaluation.models import Classifier, load_classifier
+from alliage.evaluation.saved_repair import SavedRepair, find_repair
 from alliage.evaluation.scores import Scores, TaskScores
 from alliage.evaluation.speed import measure_speed
 from alliage.evaluation.writing import MAX_NEW_TOKENS, Writing, rank, write
@@ -39,12 +45,14 @@ class Settings:
         max_new_tokens: of texts that are written.
         device: "cpu" or "cuda".
         speed: whether to measure the time of a pass.
+        calibration: whether to measure calibration in detail.
     """
 
     batch_size: int = 64
     max_new_tokens: int = MAX_NEW_TOKENS
     device: str = "cpu"
     speed: bool = False
+    calibration: bool = False
 
 
 def evaluate(
@@ -58,6 +66,8 @@ def evaluate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     device: str = "cpu",
     speed: bool = False,
+    calibration: bool = False,
+    repair: str | Path | None = None,
     on_event: OnEvent | None = None,
 ) -> Scores:
     """Score a model on labelled data.
@@ -78,26 +88,40 @@ def evaluate(
         max_new_tokens: of the texts that a language model writes.
         device: "cpu" or "cuda".
         speed: measure latency and throughput too.
+        calibration: measure calibration in detail too: `calibration_details`.
+        repair: a file of `alliage.evaluation.calibrate`; by default calibration.json in the model's
+            folder, where there is one. The scores are then those after the repair, `before` holds
+            the others.
         on_event: called with (stage, done, total).
 
     Raises:
         UsageError: no such model, task or split.
-        Misfit: the model's labels are not the task's.
+        Misfit: the labels of the model, or of the repair that was given, are not the task's.
         Unlabelled: a split that hides its labels.
         AlliageError: damaged files, or a model that answers NaN.
     """
-    settings = Settings(batch_size, max_new_tokens, device, speed)
+    settings = Settings(batch_size, max_new_tokens, device, speed, calibration)
     wanted = [tasks] if isinstance(tasks, str | Path | Task) else tasks
     loaded = [task if isinstance(task, Task) else load_task(task) for task in wanted]
     examples = [labelled(task, split, limit) for task in loaded]
     notify = on_event or (lambda *_: None)
     with open_checkpoint(model) as checkpoint:
-        scores = []
+        saved = find_repair(checkpoint, Path(repair) if repair is not None else None)
+        scores, repaired = [], []
         for task, chosen in zip(loaded, examples, strict=True):
             classifier = load_classifier(checkpoint, task, head=head)
             on_batch = partial(notify, classifier.name)
-            scores.append(_score(classifier, task, split, chosen, settings, on_batch))
-        return _described(checkpoint, scores)
+            found = _score(classifier, task, split, chosen, settings, on_batch)
+            scores.append(found.scores)
+            if saved is not None and (repair is not None or saved.fits(task)):
+                repaired.append(_repaired(saved, task, found, settings))
+            else:
+                repaired.append(found.scores)
+        described = _described(checkpoint, scores)
+        if saved is None or repaired == scores:
+            return described
+        name = f"{described.model}+{saved.repair.name}"
+        return replace(described, model=name, tasks=tuple(repaired), before=described)
 
 
 def labelled(task: Task, split: str, limit: int | None = None) -> Sequence[Example]:
@@ -154,6 +178,14 @@ def _role(record: Mapping[str, Any]) -> str:
     return roles.get(record.get("command", ""), "base")
 
 
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Scores on a task, and the answers they are of."""
+
+    scores: TaskScores
+    answers: Answers | Writing
+
+
 def _score(
     classifier: Classifier,
     task: Task,
@@ -161,26 +193,46 @@ def _score(
     examples: Sequence[Example],
     settings: Settings,
     on_event: OnBatch,
-) -> TaskScores:
+) -> _Scored:
     started = time.perf_counter()
     answers = ask(classifier, examples, settings, on_event)
     seconds = time.perf_counter() - started
-    truncated = classifier.encoder.truncated
-    evidence = weigh(task, answers)
-    confident = answers if isinstance(answers, Answers) and task.kind != "regression" else None
-    return TaskScores(
+    scores = TaskScores(
         task=task.name,
         split=split,
-        metrics=evidence.metrics() | (calibration_metrics(confident) if confident else {}),
-        intervals=evidence.intervals(),
         examples=len(examples),
-        truncated=truncated,
+        truncated=classifier.encoder.truncated,
         seconds=seconds,
-        reliability=confidence_bins(confident) if confident else (),
-        speed=(
-            measure_speed(classifier, examples, settings.batch_size, device=settings.device)
-            if settings.speed
-            else ()
-        ),
-        evidence=evidence,
+        **_measured(task, answers, settings),
     )
+    if settings.speed:
+        speed = measure_speed(classifier, examples, settings.batch_size, device=settings.device)
+        scores = replace(scores, speed=speed)
+    return _Scored(scores, answers)
+
+
+def _repaired(saved: SavedRepair, task: Task, found: _Scored, settings: Settings) -> TaskScores:
+    """The scores after a repair; they say so where it was fitted to the same examples."""
+    if not isinstance(found.answers, Answers):
+        raise Misfit(Problem(task.name, "texts have no confidence to repair."))
+    answers = saved.apply(task, found.answers)
+    scores = replace(found.scores, speed=(), **_measured(task, answers, settings))
+    if (saved.task, saved.split) == (task.name, scores.split):
+        what = f"the repair was fitted on {task.name}: {scores.split} itself."
+        scores = replace(scores, note=f"{what} Check it on examples that it has not seen.")
+    return scores
+
+
+def _measured(task: Task, answers: Answers | Writing, settings: Settings) -> dict[str, Any]:
+    """The part of `TaskScores` that follows from the answers."""
+    evidence = weigh(task, answers)
+    found: dict[str, Any] = {"metrics": evidence.metrics(), "intervals": evidence.intervals()}
+    if isinstance(answers, Answers) and task.kind != "regression":
+        found["metrics"] |= calibration_metrics(answers)
+        found["reliability"] = confidence_bins(answers)
+        if settings.calibration:
+            details = calibration_details(answers, classes=task.kind != "multiple-choice")
+            found["metrics"] |= {row.metric: row.value for row in details}
+            found["calibration"] = details
+            evidence = replace(evidence, calibration=drawn_measures(answers))
+    return found | {"evidence": evidence}
