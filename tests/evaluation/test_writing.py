@@ -220,6 +220,13 @@ def test_a_text_leaves_room_for_its_prompt(home):
     assert found == shorter
 
 
+def test_an_example_is_cut_once(home):
+    """32 positions, a source of 40 words."""
+    examples = [Example((" ".join(["sun"] * 40),), "rain"), Example(("sun",), "rain")]
+    task = Task("long", "text-generation", (), {"validation": examples})
+    assert alliage.evaluate(home / "gpt", task)["long"].truncated == 1
+
+
 def test_a_merged_decoder_writes_like_the_one_it_is_made_of(home, tmp_path):
     alliage.merge("average", models=[home / "gpt"], base=home / "gpt", out=tmp_path / "merged")
     found = [

@@ -171,7 +171,9 @@ def _written(
     after = not model.config.is_encoder_decoder
     if after and (positions := getattr(model.config, "max_position_embeddings", None)):
         max_new_tokens = min(max_new_tokens, positions // 2)  # the prompt needs some too
+    counted = encoder.truncated
     prompts = encoder.encode_prompts(chunk, room=max_new_tokens)
+    encoder.truncated = counted  # with their texts they were counted already
     texts = [""] * len(prompts)
     for chosen in batches(prompts, batch_size):
         batch = encoder.collate([prompts[index] for index in chosen], left=after)
