@@ -79,13 +79,13 @@ def distance(first, second):
 def test_reference_models_of_images_learn_and_load_in_evaluation(tmp_path, model, parts):
     """On the ten digits: of the larger class there is a tenth."""
     record = alliage.tune(
-        model=f"reference:{model}", task="digits:digit", out=tmp_path / "out", epochs=8,
-        reference={"parameters": 30_000, **parts}, learning_rate=3e-3, warmup=0.1,
+        model=f"reference:{model}", task="digits:digit", out=tmp_path / "out", epochs=6,
+        reference={"parameters": 12_000, "depth": 2, **parts}, learning_rate=5e-3, warmup=0.1,
     )  # fmt: skip
     head = 11 * weights(tmp_path / "out")["classifier.weight"].shape[1] + 10
-    assert record.parameters == pytest.approx(30_000 + head, rel=0.02)
+    assert record.parameters == pytest.approx(12_000 + head, rel=0.02)
     scores = alliage.evaluate(tmp_path / "out", "digits:digit")["digits:digit"]
-    assert scores.metrics["accuracy"] > 0.6
+    assert scores.metrics["accuracy"] > 0.5
     assert provenance.verify(tmp_path / "out")[1] == []
     assert provenance.read(tmp_path / "out")["inputs"] == []
 
@@ -93,7 +93,7 @@ def test_reference_models_of_images_learn_and_load_in_evaluation(tmp_path, model
 @pytest.mark.parametrize("model", ["bert", "blocks"])
 def test_reference_models_of_texts_bring_a_tokenizer(tmp_path, moods, model):
     settings = {
-        "model": f"reference:{model}", "task": moods, "reference": SMALL, "epochs": 15,
+        "model": f"reference:{model}", "task": moods, "reference": SMALL, "epochs": 8,
         "batch_size": 8, "learning_rate": 1e-2,
     }  # fmt: skip
     alliage.tune(**settings, out=tmp_path / "out")
