@@ -39,11 +39,12 @@ def test_every_model_has_a_recipe(tmp_path):
 def test_a_row_shows_the_score_and_what_the_repair_did():
     def scored(ece):
         rows = [
-            {"metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6, "examples": 30},
+            {"metric": "accuracy", "value": 0.5, "examples": 30},
             {"metric": "ece", "value": ece, "examples": 30},
             {"metric": "smce", "value": ece / 2, "examples": 30},
         ]
-        return {"scores": rows}
+        interval = {"metric": "accuracy", "low": 0.4, "high": 0.6}
+        return {"scores": rows, "intervals": [interval]}
 
     found = {"before": scored(0.2), "after": scored(0.1)}
     row = real_tasks._row("inference", {"full": found, "lora": found})
