@@ -190,9 +190,10 @@ def _note(minutes: float) -> str:
         f"validation split where there is no other; 95 % bootstrap intervals over its examples; "
         f"one seed. {_COMMON['epochs']} epochs at {_RATES['full']:g} (full) or {_RATES['lora']:g} "
         f"(LoRA of rank {_LORA['rank']}, α {_LORA['alpha']}, on query and value), texts after "
-        f"{_TEXT['head_epochs']} epoch of the head alone, on 1,000 examples (intents and images: 2,000). Texts start "
-        "from all-MiniLM-L6-v2, an English encoder of 6 layers, which knows little French; images "
-        f"from a vision transformer of 6 layers that knows {_DIGITS}. Calibration errors are of "
+        f"{_TEXT['head_epochs']} epoch of the head alone, on 1,000 examples (intents and images: "
+        "2,000). Texts start from all-MiniLM-L6-v2, an English encoder of 6 layers, which knows "
+        f"little French; images from a vision transformer of 6 layers that knows {_DIGITS}. "
+        "Calibration errors are of "
         "the top label's probability, before → after a temperature fitted on validation. "
         f"{minutes:.0f} minutes in all, two processes of one thread."
     )
