@@ -20,7 +20,7 @@ from benchmarks._report import report
 SEEDS = 3
 TASKS = {"ud_french_gsd": "accuracy", "wikineural_fr": "f1"}
 SETTINGS: dict[str, Any] = {
-    "method": "full", "epochs": 2, "batch_size": 16, "learning_rate": 1e-4, "train_limit": 1000,
+    "method": "full", "epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "train_limit": 600,
     "max_length": 128,
 }  # fmt: skip
 WAYS: dict[str, Callable[[dict[str, Any], Path], float]] = {

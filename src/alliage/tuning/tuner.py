@@ -269,15 +269,16 @@ def _head_alone(model: torch.nn.Module) -> Iterator[None]:
 def _deterministic() -> Iterator[None]:
     """Only algorithms that repeat themselves, and the caller's random state back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the Trainer seeds both
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nobody reads it; it takes time
+    settings.fill_uninitialized_memory = False  # nobody reads it; it takes time
     try:
         with torch.random.fork_rng():
             yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        settings.fill_uninitialized_memory = fills
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
