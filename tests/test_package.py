@@ -31,7 +31,8 @@ def test_inspecting_a_checkpoint_needs_no_torch(family):
 
 
 @pytest.mark.parametrize(
-    "verb", ["open", "merge", "apply", "compare", "prune", "tune", "extract", "evaluate"]
+    "verb",
+    ["open", "merge", "apply", "compare", "prune", "tune", "extract", "evaluate", "calibrate"],
 )
 def test_the_verbs(verb):
     import alliage

@@ -19,6 +19,7 @@ _VERBS = {
     "tune": "alliage.tuning",
     "extract": "alliage.tuning",
     "evaluate": "alliage.evaluation",
+    "calibrate": "alliage.evaluation",
 }
 _PACKAGES = (
     "checkpoints", "vectors", "geometry", "merging", "pruning",
@@ -27,6 +28,7 @@ _PACKAGES = (
 
 if TYPE_CHECKING:
     from alliage.checkpoints import open as open  # noqa: A004
+    from alliage.evaluation import calibrate as calibrate
     from alliage.evaluation import evaluate as evaluate
     from alliage.geometry import compare as compare
     from alliage.merging import merge as merge
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "apply",
+    "calibrate",
     "compare",
     "evaluate",
     "extract",

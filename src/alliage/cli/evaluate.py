@@ -87,6 +87,8 @@ def evaluate(
     if out is not None:
         check_folder(out)
     loaded = [load_task(task) for task in tasks]
+    for line in dict.fromkeys(str(note) for task in loaded for note in task.notes):
+        console.note(line, quiet=quiet)
     known = {metric for task in loaded for metric in known_metrics(task)}
     if calibration:
         known.add("lower_distance")
