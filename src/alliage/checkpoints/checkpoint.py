@@ -36,7 +36,9 @@ _COMPANIONS = (
     "generation_config.json", "modules.json", "sentence_bert_config.json",
     "config_sentence_transformers.json", "[0-9]_*/config.json",
 )  # fmt: skip
-_SETTINGS = (reference.CONFIG, reference.ADAPTER_CONFIG, "alliage.json", "heads/*/*", "calibration.json")
+_SETTINGS = (
+    reference.CONFIG, reference.ADAPTER_CONFIG, "alliage.json", "calibration.json", "heads/*/*",
+)  # fmt: skip
 
 
 def open(  # noqa: A001  the verb of the public API, used as checkpoints.open
