@@ -22,6 +22,8 @@ from alliage.evaluation.calibration import (
     post_processing_gap,
     reliability,
     smooth_calibration_error,
+    smoothed_null_band,
+    smoothed_reliability,
 )
 
 BINS = 15  # of confidence, as in arXiv:1706.04599
@@ -54,6 +56,24 @@ class CalibrationDetail(NamedTuple):
     chance_high: float = math.nan
     classes_mean: float = math.nan
     classes_largest: float = math.nan
+
+
+class CurvePoint(NamedTuple):
+    """One point of a smoothed reliability diagram.
+
+    Attributes:
+        confidence: where it is.
+        accuracy: share of right answers around it.
+        density: of the answers.
+        chance_low, chance_high: where accuracy would lie in 95 % of cases if the model were
+            calibrated.
+    """
+
+    confidence: float
+    accuracy: float
+    density: float
+    chance_low: float
+    chance_high: float
 
 
 def calibration_metrics(answers: Answers) -> dict[str, float]:
@@ -104,3 +124,12 @@ def drawn_measures(answers: Answers) -> dict[str, Callable[[NDArray[np.int64]], 
 def confidence_bins(answers: Answers) -> tuple[Bin, ...]:
     """The reliability table of the top label's probability, in 15 bins."""
     return tuple(reliability(*confidence(answers.probabilities, answers.truth), BINS))
+
+
+def confidence_curve(answers: Answers) -> tuple[CurvePoint, ...]:
+    """The smoothed reliability diagram of the top label's probability, where there are answers."""
+    top = confidence(answers.probabilities, answers.truth)
+    smooth = smoothed_reliability(*top)
+    band = smoothed_null_band(top.probabilities, smooth.bandwidth)
+    points = zip(smooth.confidence, smooth.accuracy, smooth.density, *band, strict=True)
+    return tuple(CurvePoint(*map(float, one)) for one in points if np.isfinite(one).all())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alliage.evaluation.calibration import Bin
-from alliage.evaluation.confidence import CalibrationDetail
+from alliage.evaluation.confidence import CalibrationDetail, CurvePoint
 from alliage.evaluation.evidence import Evidence
 from alliage.evaluation.intervals import LEVEL, Interval
 from alliage.evaluation.speed import Speed
@@ -28,6 +28,7 @@ class TaskScores:
         seconds: spent in the model and its encoder.
         reliability: confidence against accuracy, in bins; none of numbers and texts.
         calibration: in detail, where that was asked for.
+        curve: the smoothed reliability diagram, there too.
         speed: where it was measured.
         note: what a reader of the scores has to know.
         evidence: what the metrics were computed from, to compare models with.
@@ -42,6 +43,7 @@ class TaskScores:
     seconds: float
     reliability: tuple[Bin, ...] = ()
     calibration: tuple[CalibrationDetail, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     speed: tuple[Speed, ...] = ()
     note: str = ""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
@@ -79,7 +81,7 @@ class Scores:
     def to_rows(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of the tables of `alliage.studies.results` that an evaluation fills.
 
-        models, scores, intervals, reliability, calibration, speed.
+        models, scores, intervals, reliability, calibration, reliability_curves, speed.
         """
         keys = ("model", "role", "method", "path", "layers", "parameters", "bytes")
         rows: dict[str, list[dict[str, Any]]] = {
@@ -88,6 +90,7 @@ class Scores:
             "intervals": [],
             "reliability": [],
             "calibration": [],
+            "reliability_curves": [],
             "speed": [],
         }
         for task in self.tasks:
@@ -102,6 +105,7 @@ class Scores:
             ]
             rows["reliability"] += [where | row._asdict() for row in task.reliability]
             rows["calibration"] += [where | row._asdict() for row in task.calibration]
+            rows["reliability_curves"] += [where | row._asdict() for row in task.curve]
             rows["speed"] += [where | row._asdict() for row in task.speed]
         return rows
 

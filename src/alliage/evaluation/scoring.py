@@ -19,6 +19,7 @@ from alliage.evaluation.confidence import (
     calibration_details,
     calibration_metrics,
     confidence_bins,
+    confidence_curve,
     drawn_measures,
 )
 from alliage.evaluation.evidence import weigh
@@ -234,5 +235,6 @@ def _measured(task: Task, answers: Answers | Writing, settings: Settings) -> dic
             details = calibration_details(answers, classes=task.kind != "multiple-choice")
             found["metrics"] |= {row.metric: row.value for row in details}
             found["calibration"] = details
+            found["curve"] = confidence_curve(answers)
             evidence = replace(evidence, calibration=drawn_measures(answers))
     return found | {"evidence": evidence}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,12 +23,22 @@ class Bin(NamedTuple):
     examples: int
 
 
+class CurvePoint(NamedTuple):
+    """Accuracy around a confidence, and between what it lies if the model is calibrated."""
+
+    confidence: float
+    accuracy: float
+    chance_low: float
+    chance_high: float
+
+
 class Diagram(NamedTuple):
     """The bins of one model on one task, those with examples, by confidence."""
 
     model: str
     task: str
     bins: tuple[Bin, ...]
+    curve: tuple[CurvePoint, ...] = ()
 
     @property
     def examples(self) -> int:
@@ -50,17 +60,27 @@ class CalibrationError(NamedTuple):
     value: float
 
 
-def diagrams(reliability: pd.DataFrame) -> list[Diagram]:
-    """One diagram for each model and task, by name; of repeated bins the last in the table."""
+def diagrams(reliability: pd.DataFrame, curves: pd.DataFrame) -> list[Diagram]:
+    """One diagram for each model and task, by name; of repeated rows the last in the tables.
+
+    Args:
+        reliability: the table of bins.
+        curves: the table of smoothed diagrams, which may know fewer models and tasks.
+    """
     rows = with_split(reliability[reliability["examples"] > 0])
     rows = rows.drop_duplicates(["model", "task", "low", "high"], keep="last").sort_values("low")
+    points = with_split(curves).drop_duplicates(["model", "task", "confidence"], keep="last")
+    drawn = {
+        key: tuple(map(CurvePoint._make, _rows(part, CurvePoint._fields)))
+        for key, part in points.sort_values("confidence").groupby(["model", "task"])
+    }
     return [
         Diagram(
-            str(model), str(task), tuple(map(Bin._make, bins.itertuples(index=False, name=None)))
+            str(key[0]), str(key[1]),
+            tuple(map(Bin._make, _rows(part, Bin._fields))), drawn.get(key, ()),
         )
-        for (model, task), part in rows.groupby(["model", "task"], sort=True)
-        for bins in [part[list(Bin._fields)]]
-    ]
+        for key, part in rows.groupby(["model", "task"], sort=True)
+    ]  # fmt: skip
 
 
 def calibration_errors(
@@ -79,3 +99,7 @@ def calibration_errors(
                 for i, j in measured
             ], "scores"
     return [CalibrationError(one.model, one.task, one.error) for one in found], "reliability"
+
+
+def _rows(table: pd.DataFrame, columns: tuple[str, ...]) -> Iterable[tuple[Any, ...]]:
+    return table[list(columns)].itertuples(index=False, name=None)

@@ -67,7 +67,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     main = scores[0] if scores and scores[0].metric in QUALITY else None
     found = matrices(tables["distances"])
     by_layer = profiles(tables["distances"])
-    binned = diagrams(tables["reliability"])
+    binned = diagrams(tables["reliability"], tables["reliability_curves"])
     errors, origin = calibration_errors(scores, binned)
     summary = (
         findings.compared(found, roles, scores, prefix),

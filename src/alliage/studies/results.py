@@ -104,6 +104,16 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "accuracy": ("float64", "share of right answers in the bin"),
         "examples": ("int64", "count"),
     },
+    "reliability_curves": {
+        "model": ("string", "name"),
+        "task": ("string", "name"),
+        "split": ("string", "train, validation or test"),
+        "confidence": ("float64", "a place from 0 to 1"),
+        "accuracy": ("float64", "share of right answers around it, smoothed"),
+        "density": ("float64", "of the answers, 1 in the mean"),
+        "chance_low": ("float64", "lower end for accuracy at 95 % if the model were calibrated"),
+        "chance_high": ("float64", "upper end for accuracy at 95 % if the model were calibrated"),
+    },
 }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from alliage.evaluation.calibration import smoothed_reliability
+from alliage.evaluation.calibration import smoothed_null_band, smoothed_reliability
 
 GOLDEN = 0.6180339887498949
 
@@ -79,10 +80,10 @@ def test_the_reference_of_relplot():
 
 
 def test_a_place_without_predictions_has_no_accuracy():
-    found = smoothed_reliability([0.125] * 50, [0] * 50, bandwidth=0.01)
+    found = smoothed_reliability([0.125] * 50, [0] * 50, bandwidth=0.01, points=9)
     assert np.isnan(found.accuracy[-1])
-    assert found.confidence[25] == 0.125
-    assert found.accuracy[25] == pytest.approx(0, abs=1e-12)
+    assert found.confidence[1] == 0.125
+    assert found.accuracy[1] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_calibrated_model_is_drawn_as_finely_as_can_be():
@@ -94,3 +95,25 @@ def test_a_calibrated_model_is_drawn_as_finely_as_can_be():
 def test_no_bandwidth(width):
     with pytest.raises(ValueError, match="bandwidth must lie in"):
         smoothed_reliability([0.5], [1], bandwidth=width)
+
+
+def test_the_null_band_of_one_value_is_binomial():
+    # Accuracy around ½ is K/100 with K ~ Bin(100, ½).
+    low, high = smoothed_null_band([0.5] * 100, 0.05, repeats=4000, level=0.9)
+    expected = stats.binom.ppf([0.05, 0.95], 100, 0.5) / 100
+    assert [low[50], high[50]] == pytest.approx(expected, abs=0.0101)
+    assert np.isnan(low[0])
+
+
+def test_curves_of_calibrated_models_lie_in_their_bands():
+    shares = []
+    for trial in range(1, 21):
+        rng = np.random.default_rng(trial)
+        values = rng.random(1000)
+        curve = smoothed_reliability(values, rng.random(1000) < values, bandwidth=0.1)
+        low, high = smoothed_null_band(values, 0.1, seed=100 + trial)
+        shares.append(((low <= curve.accuracy) & (curve.accuracy <= high)).mean())
+        off = smoothed_reliability(values, rng.random(1000) < values**2, bandwidth=0.1)
+        assert (off.accuracy[40:60] < low[40:60]).all()
+    # 0.95 expected, with some five independent stretches in each curve.
+    assert np.mean(shares) == pytest.approx(0.95, abs=0.05)

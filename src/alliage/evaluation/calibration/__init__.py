@@ -18,7 +18,11 @@ from alliage.evaluation.calibration.smooth import (
     dual_smooth_calibration_error,
     smooth_calibration_error,
 )
-from alliage.evaluation.calibration.smoothed import Smoothed, smoothed_reliability
+from alliage.evaluation.calibration.smoothed import (
+    Smoothed,
+    smoothed_null_band,
+    smoothed_reliability,
+)
 
 __all__ = [
     "Band",
@@ -41,5 +45,6 @@ __all__ = [
     "post_processing_gap",
     "reliability",
     "smooth_calibration_error",
+    "smoothed_null_band",
     "smoothed_reliability",
 ]

@@ -9,11 +9,14 @@ from numpy.typing import ArrayLike
 from scipy.fft import dct
 from scipy.optimize import brentq
 
+from alliage.evaluation.calibration.chance import LEVEL, REPEATS
 from alliage.evaluation.calibration.checks import Floats, checked
 
-POINTS = 201
+POINTS = 101
 LEAST_BANDWIDTH = 0.001
 _CELLS = 2**14  # of the grid that predictions are shared out to
+_GRID = np.linspace(0, 1, _CELLS + 1)
+_NONE = 1e-9  # density that is rounding
 
 
 class Smoothed(NamedTuple):
@@ -69,17 +72,59 @@ def smoothed_reliability(
             else LEAST_BANDWIDTH
         )
     density = _smooth(_waves(values, mass), bandwidth)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        offset = np.where(density > 1e-9, _smooth(residuals, bandwidth) / density, np.nan)
-    grid, confidence = np.linspace(0, 1, _CELLS + 1), np.linspace(0, 1, points)
-    accuracy = np.clip(grid + offset, 0, 1)
+    confidence = np.linspace(0, 1, points)
     return Smoothed(
         confidence,
-        np.interp(confidence, grid, accuracy),
-        np.interp(confidence, grid, np.maximum(density, 0)),
+        np.interp(confidence, _GRID, _accuracy(residuals, density, bandwidth)),
+        np.interp(confidence, _GRID, np.maximum(density, 0)),
         float(bandwidth),
         _error(residuals, bandwidth),
     )
+
+
+def smoothed_null_band(
+    probabilities: ArrayLike,
+    bandwidth: float,
+    *,
+    points: int = POINTS,
+    repeats: int = REPEATS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Between what a smoothed diagram lies at each confidence if the predictions are calibrated.
+
+    Args:
+        probabilities: [n], of one event.
+        bandwidth: of the diagram.
+        points: of the curve.
+        repeats: draws of all labels.
+        level: share of the draws within, at each point on its own.
+        seed: of the draws.
+
+    Returns:
+        lower and upper ends, [points]; NaN far from all predictions.
+
+    Raises:
+        ValueError: an argument of another shape or range.
+    """
+    values, _, mass = checked(probabilities, np.zeros(np.shape(probabilities)))
+    density = _smooth(_waves(values, mass), bandwidth)
+    confidence = np.linspace(0, 1, points)
+    generator = np.random.default_rng(seed)
+    curves = []
+    for _ in range(repeats):
+        labels = generator.random(len(values)) < values
+        residuals = _waves(values, mass * (labels - values))
+        curves.append(np.interp(confidence, _GRID, _accuracy(residuals, density, bandwidth)))
+    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def _accuracy(residuals: Floats, density: Floats, bandwidth: float) -> Floats:
+    """Confidence plus the mean residual around it, on the grid."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        offset = np.where(density > _NONE, _smooth(residuals, bandwidth) / density, np.nan)
+    return np.clip(_GRID + offset, 0, 1)
 
 
 def _waves(values: Floats, mass: Floats) -> Floats:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from alliage.report.calibration import CalibrationError, Diagram
 from alliage.report.figures.dots import Dot, dot_chart
 from alliage.report.figures.figure import Figure, Panel, View, data
-from alliage.report.figures.svg import WIDTH, Scale, axes, element, group, image
+from alliage.report.figures.svg import WIDTH, Scale, axes, element, group, image, path
 from alliage.report.scores import ECE
 from alliage.report.words import count, score
 
@@ -42,6 +42,12 @@ def reliability_diagrams(found: Sequence[Diagram], order: Mapping[str, int]) -> 
             "Bars: share of right answers in each bin of confidence; framed: the gap to the bin's "
             "mean confidence. A calibrated model's bars end on the diagonal. Below: examples in "
             "each bin."
+            + (
+                " Line: accuracy without bins, smoothed (arXiv:2309.12236); around the diagonal: "
+                "where 95 % of such lines of a calibrated model lie."
+                if any(one.curve for one in ordered)
+                else ""
+            )
         ),
         selectors=("Model", "Task"),
         views=tuple(views),
@@ -113,6 +119,14 @@ def _draw(diagram: Diagram) -> Markup:
         counts.append(
             element("rect", class_="count", x=left, y=base - height, width=width, height=height)
         )
+    if diagram.curve:
+        upper = [(x(one.confidence), y(one.chance_high)) for one in diagram.curve]
+        lower = [(x(one.confidence), y(one.chance_low)) for one in diagram.curve]
+        line = [(x(one.confidence), y(one.accuracy)) for one in diagram.curve]
+        parts += [
+            element("path", class_="band hue-6", d=path([*upper, *lower[::-1]]) + "Z"),
+            element("path", class_="line hue-6", d=path(line)),
+        ]
     parts.append(element("line", class_="diagonal", x1=x(0), y1=y(0), x2=x(1), y2=y(1)))
     counts += [
         element("line", class_="axis", x1=x(0), x2=x(1), y1=base, y2=base),
