@@ -74,3 +74,12 @@ def test_a_run_is_resumed_by_its_command_and_a_url_is_refused(alliage, workspace
     done = alliage("tune tune.yml -o s3://bucket/tuned")
     assert done.returncode == 2
     assert "this output cannot go to a URL" in done.stderr
+
+
+def test_what_was_noticed_of_the_data_is_said(alliage, workspace):
+    [held] = [path for path in (workspace / "sentiment-data").iterdir() if "valid" in path.name]
+    held.unlink()
+    done = alliage("tune tune.yml -o tuned")
+    assert done.returncode == 0, done.stderr
+    assert "sentiment-data: validation: 1 examples cut from train, at random." in done.stderr
+    assert alliage("tune tune.yml -o again -q").stderr == ""

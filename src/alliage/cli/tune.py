@@ -48,6 +48,8 @@ def tune(
     # Trackers print: stdout is for the result.
     with console.progress(quiet) as show, contextlib.redirect_stdout(sys.stderr):
         record = alliage.tune(recipe, out=out, resume=resume, on_event=show, **chosen)
+    for line in record.notes:
+        console.note(line, quiet=quiet)
     if json:
         console.print_json({"out": str(record.out), **record.to_dict()})
         return

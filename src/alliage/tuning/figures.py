@@ -46,6 +46,7 @@ class TuneRecord:
         fisher_trace: rows of step, epoch, layer, parameters, trace and standard_error, where the
             recipe asks for them.
         truncated: examples, of training and validation, that were cut at the longest length.
+        notes: what was noticed of the data: splits that were cut, labels that are hidden.
         peak_memory: bytes of memory that the process held at most since it began.
         peak_gpu_memory: bytes of the GPU's memory that tensors held at most; None without one.
     """
@@ -62,6 +63,7 @@ class TuneRecord:
     evaluations: tuple[Evaluation, ...]
     fisher_trace: tuple[dict[str, Any], ...]
     truncated: int
+    notes: tuple[str, ...]
     peak_memory: int
     peak_gpu_memory: int | None
 
@@ -83,6 +85,7 @@ class TuneRecord:
             "training_loss": self.loss,
             "validation": [asdict(evaluation) for evaluation in self.evaluations],
             "examples_truncated": self.truncated,
+            "notes": list(self.notes),
             "peak_memory_bytes": self.peak_memory,
             "peak_gpu_memory_bytes": self.peak_gpu_memory,
         }

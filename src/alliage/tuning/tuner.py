@@ -195,6 +195,7 @@ def _run(
         evaluations=done.evaluations,
         fisher_trace=done.fisher_trace,
         truncated=encoder.truncated,
+        notes=tuple(map(str, task.notes)),
         peak_memory=figures.peak_memory(),
         peak_gpu_memory=figures.peak_gpu_memory(),
     )
