@@ -16,7 +16,6 @@ POINTS = 101
 LEAST_BANDWIDTH = 0.001
 _CELLS = 2**14  # of the grid that predictions are shared out to
 _GRID = np.linspace(0, 1, _CELLS + 1)
-_NONE = 1e-9  # density that is rounding
 
 
 class Smoothed(NamedTuple):
@@ -24,7 +23,8 @@ class Smoothed(NamedTuple):
 
     Attributes:
         confidence: [points], from 0 to 1.
-        accuracy: [points], share of label 1 around each confidence; NaN far from all predictions.
+        accuracy: [points], share of label 1 around each confidence; NaN where less than half an
+            example is.
         density: [points], of the predictions.
         bandwidth: standard deviation of the kernel.
         error: ∫ |accuracy − confidence| density, SmoothECE at this bandwidth.
@@ -47,8 +47,8 @@ def smoothed_reliability(
 ) -> Smoothed:
     """Residuals y − v averaged around each confidence, with a Gaussian reflected at 0 and 1.
 
-    By default the bandwidth is the one at which SmoothECE equals it, at least 0.001: the coarsest
-    at which the diagram still shows what it cannot resolve.
+    By default the bandwidth is the one that SmoothECE equals there, at least 0.001: the diagram
+    shows no detail finer than the error.
 
     Args:
         probabilities: [n], of one event.
@@ -75,7 +75,7 @@ def smoothed_reliability(
     confidence = np.linspace(0, 1, points)
     return Smoothed(
         confidence,
-        np.interp(confidence, _GRID, _accuracy(residuals, density, bandwidth)),
+        np.interp(confidence, _GRID, _accuracy(residuals, density, mass, bandwidth)),
         np.interp(confidence, _GRID, np.maximum(density, 0)),
         float(bandwidth),
         _error(residuals, bandwidth),
@@ -102,7 +102,7 @@ def smoothed_null_band(
         seed: of the draws.
 
     Returns:
-        lower and upper ends, [points]; NaN far from all predictions.
+        lower and upper ends, [points]; NaN where the diagram is.
 
     Raises:
         ValueError: an argument of another shape or range.
@@ -115,15 +115,19 @@ def smoothed_null_band(
     for _ in range(repeats):
         labels = generator.random(len(values)) < values
         residuals = _waves(values, mass * (labels - values))
-        curves.append(np.interp(confidence, _GRID, _accuracy(residuals, density, bandwidth)))
+        accuracy = _accuracy(residuals, density, mass, bandwidth)
+        curves.append(np.interp(confidence, _GRID, accuracy))
     low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
-def _accuracy(residuals: Floats, density: Floats, bandwidth: float) -> Floats:
+def _accuracy(residuals: Floats, density: Floats, mass: Floats, bandwidth: float) -> Floats:
     """Confidence plus the mean residual around it, on the grid."""
+    example = (
+        mass @ mass / (bandwidth * np.sqrt(2 * np.pi))
+    )  # the density that one has at its place
     with np.errstate(divide="ignore", invalid="ignore"):
-        offset = np.where(density > _NONE, _smooth(residuals, bandwidth) / density, np.nan)
+        offset = np.where(density >= example / 2, _smooth(residuals, bandwidth) / density, np.nan)
     return np.clip(_GRID + offset, 0, 1)
 
 

@@ -35,6 +35,7 @@ def reliability_diagrams(found: Sequence[Diagram], order: Mapping[str, int]) -> 
         views.append(View((one.model, one.task), (Panel(_draw(one), caption),)))
     rows = [(one.model, one.task, *each) for one in ordered for each in one.bins]
     more = len(ordered) - len(views)
+    curves = any(one.curve for one in ordered)
     return Figure(
         id="reliability",
         title="Reliability diagrams",
@@ -45,14 +46,14 @@ def reliability_diagrams(found: Sequence[Diagram], order: Mapping[str, int]) -> 
             + (
                 " Line: accuracy without bins, smoothed (arXiv:2309.12236); around the diagonal: "
                 "where 95 % of such lines of a calibrated model lie."
-                if any(one.curve for one in ordered)
+                if curves
                 else ""
             )
         ),
         selectors=("Model", "Task"),
         views=tuple(views),
         data=data(("model", "task", "low", "high", "confidence", "accuracy", "examples"), rows),
-        tables=("reliability",),
+        tables=("reliability", "reliability_curves") if curves else ("reliability",),
         notes=(f"{more} more diagrams are not drawn.",) if more else (),
     )
 
