@@ -13,9 +13,9 @@ from alliage.evaluation.calibration import (
 )
 from alliage.evaluation.confidence import (
     calibration_details,
+    calibration_differences,
     calibration_metrics,
     confidence_bins,
-    drawn_measures,
 )
 
 
@@ -59,22 +59,26 @@ def test_details_are_the_measures_on_the_top_label_and_on_each_class():
     assert np.isnan(calibration_details(answers, classes=False)[0].classes_mean)
 
 
-def test_drawn_twice_counts_twice():
-    answers = calibrated(count=20)
-    indices = np.array([3, 3, 3, 7, 0, 0, 19])
-    again = Answers(answers.logits[indices], answers.truth[indices], np.arange(7), 7)
-    drawn = {name: of(indices) for name, of in drawn_measures(answers).items()}
-    assert drawn == pytest.approx(calibration_metrics(again))
+def test_a_difference_of_calibration_is_that_of_the_measures():
+    answers, sharper = calibrated(count=200), calibrated(count=200, sharper=4)
+    found = calibration_differences(sharper, answers)
+    own, other = calibration_metrics(sharper), calibration_metrics(answers)
+    for name, difference in found.items():
+        assert difference.value == pytest.approx(own[name] - other[name])
+        assert difference.p < 0.01
+        assert np.isnan([difference.low, difference.high]).all()
+    same = calibration_differences(answers, answers)
+    assert {(one.value, one.p) for one in same.values()} == {(0, 1)}
 
 
-def test_sentences_are_drawn_with_all_their_tokens():
-    answers = calibrated(count=6)
-    owners = np.array([0, 0, 1, 2, 2, 2])
-    sentences = Answers(answers.logits, answers.truth, owners, 3)
-    rows = [0, 1, 3, 4, 5, 3, 4, 5]
-    again = Answers(answers.logits[rows], answers.truth[rows], np.arange(8), 8)
-    drawn = {n: of(np.array([2, 0, 2])) for n, of in drawn_measures(sentences).items()}
-    assert drawn == pytest.approx(calibration_metrics(again))
+def test_sentences_change_sides_with_all_their_tokens():
+    answers, sharper = calibrated(count=6), calibrated(count=6, sharper=3)
+    owners = np.array([0, 0, 0, 0, 0, 0])
+    first, second = (Answers(each.logits, each.truth, owners, 1) for each in (sharper, answers))
+    # One sentence: whether it changes sides or not, the difference is as large.
+    assert {one.p for one in calibration_differences(first, second).values()} == {1}
+    other = Answers(answers.logits, answers.truth, np.array([0, 0, 0, 1, 1, 1]), 2)
+    assert calibration_differences(first, other) == {}
 
 
 def test_the_bins_add_up_to_the_error():

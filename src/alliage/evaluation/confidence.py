@@ -25,6 +25,7 @@ from alliage.evaluation.calibration import (
     smoothed_null_band,
     smoothed_reliability,
 )
+from alliage.evaluation.intervals import Difference, exchange_p
 
 BINS = 15  # of confidence, as in arXiv:1706.04599
 MEASURES: Mapping[str, Callable[..., float]] = {
@@ -110,15 +111,29 @@ def calibration_details(answers: Answers, *, classes: bool) -> tuple[Calibration
     return (*found, CalibrationDetail("lower_distance", lower_calibration_distance(*top)))
 
 
-def drawn_measures(answers: Answers) -> dict[str, Callable[[NDArray[np.int64]], float]]:
-    """Every measure of the examples at given indices, for paired differences."""
-    top = confidence(answers.probabilities, answers.truth)
+def calibration_differences(answers: Answers, reference: Answers) -> dict[str, Difference]:
+    """Every measure, one model's minus another's, on the same examples.
 
-    def of(measure: Callable[..., float], indices: NDArray[np.int64]) -> float:
-        times = np.bincount(indices, minlength=answers.count)
-        return measure(*top, weights=times[answers.examples])
+    p is of approximate randomisation. There is no interval: the measures are biased upwards, the
+    more so the better the model, and neither the percentile nor the basic bootstrap interval of a
+    difference covers it. Nothing where the models answered other tokens.
+    """
+    if not np.array_equal(answers.examples, reference.examples):
+        return {}
+    own, other = (confidence(each.probabilities, each.truth) for each in (answers, reference))
 
-    return {name: partial(of, measure) for name, measure in MEASURES.items()}
+    def difference(measure: Callable[..., float], moved: NDArray[np.bool_]) -> float:
+        rows = moved[answers.examples]
+        pairs = list(zip(own, other, strict=True))
+        first = measure(*(np.where(rows, theirs, ours) for ours, theirs in pairs))
+        return first - measure(*(np.where(rows, ours, theirs) for ours, theirs in pairs))
+
+    found = {}
+    for name, measure in MEASURES.items():
+        value = difference(measure, np.zeros(answers.count, bool))
+        p = exchange_p(answers.count, partial(difference, measure))
+        found[name] = Difference(value, math.nan, math.nan, p, "randomisation")
+    return found
 
 
 def confidence_bins(answers: Answers) -> tuple[Bin, ...]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from alliage.data import Task
 from alliage.evaluation.answers import Answers
+from alliage.evaluation.confidence import calibration_differences
 from alliage.evaluation.intervals import (
     Difference,
     Interval,
@@ -44,13 +45,13 @@ class Evidence:
         tally: metrics that are functions of sums.
         whole: name -> a metric that is not, of the examples at given indices.
         right: [n], whether each example was answered right, where each is one decision.
-        calibration: name -> a measure of calibration, likewise, where it is to be compared.
+        calibration: the answers, where their calibration is to be compared.
     """
 
     tally: Tally
     whole: Mapping[str, Whole] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = None
-    calibration: Mapping[str, Whole] = field(default_factory=dict)
+    calibration: Answers | None = None
 
     def metrics(self) -> dict[str, float]:
         """Every metric of all examples; NaN where it is not defined."""
@@ -67,8 +68,9 @@ class Evidence:
         p is of the exact McNemar test for the accuracy of single decisions.
         """
         found = differences(self.tally, reference.tally)
-        own, other = ({**one.whole, **one.calibration} for one in (self, reference))
-        found |= whole_differences(len(self.tally), own, other)
+        found |= whole_differences(len(self.tally), self.whole, reference.whole)
+        if self.calibration is not None and reference.calibration is not None:
+            found |= calibration_differences(self.calibration, reference.calibration)
         if self.right is not None and reference.right is not None:
             p = mcnemar(self.right, reference.right)
             found["accuracy"] = found["accuracy"]._replace(p=p, test="mcnemar")

@@ -166,6 +166,29 @@ def whole_differences(
     return found
 
 
+def exchange_p(
+    size: int,
+    difference: Callable[[NDArray[np.bool_]], float],
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> float:
+    """p of approximate randomisation (Noreen, 1989), for any metric.
+
+    Args:
+        size: number of examples.
+        difference: of the metric between two models, after their answers to the examples marked
+            in [size] changed sides.
+        resamples: draws; as of `intervals` by default.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    resamples = _enough(size, resamples)
+    seen = abs(difference(np.zeros(size, bool))) * (1 - 1e-9)
+    drawn = (difference(generator.integers(2, size=size).astype(bool)) for _ in range(resamples))
+    return (1 + sum(abs(each) >= seen for each in drawn)) / (1 + resamples)
+
+
 def mcnemar(right: ArrayLike, reference: ArrayLike) -> float:
     """Exact McNemar test: whether two models are right equally often where they differ.
 

@@ -20,7 +20,6 @@ from alliage.evaluation.confidence import (
     calibration_metrics,
     confidence_bins,
     confidence_curve,
-    drawn_measures,
 )
 from alliage.evaluation.evidence import weigh
 from alliage.evaluation.heads import Misfit
@@ -236,5 +235,5 @@ def _measured(task: Task, answers: Answers | Writing, settings: Settings) -> dic
             found["metrics"] |= {row.metric: row.value for row in details}
             found["calibration"] = details
             found["curve"] = confidence_curve(answers)
-            evidence = replace(evidence, calibration=drawn_measures(answers))
+            evidence = replace(evidence, calibration=answers)
     return found | {"evidence": evidence}
