@@ -139,3 +139,13 @@ def test_comments_of_conllu_label_whole_sentences(tmp_path):
         Row("line 3", ("Du vin?",), "q"),
         Row("line 7", ("Non.",), "decl"),
     ]
+
+
+def test_a_missing_blank_line_of_conllu_is_told_by_the_ids(tmp_path):
+    path = tmp_path / "train.conllu"
+    first, short = word(1, "vin", "NOUN") + word(2, "rouge", "ADJ"), word(1, "Non", "INTJ")
+    path.write_text(first + short + word(3, "pas", "ADV") + word(2, "du", "DET") + "\n" + first)
+    assert [str(problem) for problem in problems_of(path)] == [
+        f"{path}, line 3: id 1 follows 2. Write a blank line between sentences.",
+        f"{path}, line 5: id 2 follows 3. Write a blank line between sentences.",
+    ]

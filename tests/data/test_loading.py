@@ -306,3 +306,16 @@ def test_another_encoding_is_read_when_told(tmp_path):
         "encoding: cp1252\nseparator: ';'\n",
     )  # fmt: skip
     assert load_task(tmp_path / "t.yml").splits["validation"][0].inputs == ("café",)
+
+
+def test_of_one_example_none_is_held_out(tmp_path):
+    folder = write(tmp_path / "t", train__tsv="text\tlabel\na\t1.5\n")
+    write(tmp_path, t__yml="kind: regression\nfiles: {train: t/train.tsv}\n")
+    with pytest.raises(AlliageError, match="one example: none can be held out") as caught:
+        load_task(tmp_path / "t.yml")
+    assert "Add a validation split" in str(caught.value)
+    (folder / "train.tsv").write_text("text\tlabel\na\t1.5\nb\t2.5\n")
+    splits = load_task(tmp_path / "t.yml").splits
+    assert {split: len(examples) for split, examples in splits.items()} == {
+        "train": 1, "validation": 1,
+    }  # fmt: skip

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 import alliage
 from alliage import vectors
 from alliage.checkpoints import provenance
-from alliage.data import load_task
+from alliage.data import Task, load_task
 from alliage.data.encoding import encoder_for
 from alliage.errors import AlliageError, UsageError
 from alliage.evaluation import load_classifier, predict
 from alliage.evaluation.models import load_model
+from alliage.tuning import tuner
 
 SETTINGS = {"epochs": 30, "batch_size": 4, "seed": 3}
 EPOCHS = {"ia3": 100}  # few parameters learn slowly
@@ -40,6 +41,8 @@ def home(family, tmp_path_factory):
     rows = [f"{text}\tpositive" for text in GOOD] + [f"{text}\tnegative" for text in BAD]
     for split in ("train", "validation"):
         (home / "mood" / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    (home / "one").mkdir()
+    (home / "one" / "train.jsonl").write_text('{"text": "the film", "label": 0.5}')
     (home / "tags").mkdir()
     tags = "the\tO\nfilm\tB-WORK\nwas\tO\ngood\tO\n\nlong\tB-WORK\nbook\tI-WORK\nis\tO\nbad\tO\n"
     for split in ("train", "validation"):
@@ -304,6 +307,7 @@ def broken(base):
         ({"model": "lora"}, UsageError, "is an adapter"),
         ({"model": "none"}, UsageError, "does not exist|hub"),
         ({"task": "moood"}, UsageError, "is no task"),
+        ({"task": "one"}, AlliageError, "one example: none can be held out"),
         ({"epochz": 1}, UsageError, "Did you mean 'epochs'"),
         ({"model": "broken"}, AlliageError, "NaN or infinite"),
     ],
@@ -326,3 +330,10 @@ def test_a_run_that_fails_leaves_nothing_behind(home, tmp_path, change, error, m
 def test_an_output_that_exists_is_refused_before_anything_is_read(home):
     with pytest.raises(UsageError, match="exists already"):
         alliage.tune(model="nowhere", task="nothing", out=home / "full")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_empty_split_is_refused(split):
+    task = Task("mood", "regression", (), {split: ()})
+    with pytest.raises(UsageError, match=f"mood: {split}: holds no example"):
+        tuner._labelled(task, split, task.splits[split])

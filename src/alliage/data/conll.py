@@ -89,6 +89,7 @@ def read_conllu(path: Path, encoding: str | None = None) -> Iterator[Record]:
     Raises:
         AlliageError: the file cannot be read.
     """
+    before = 0  # the id of the last token
     fields: Sequence[str] = FIELDS
     comments: dict[str, Any] = {}
     numbers: list[int] = []
@@ -103,7 +104,7 @@ def read_conllu(path: Path, encoding: str | None = None) -> Iterator[Record]:
     for number, line in read_lines(path, encoding):
         if not line.strip():
             yield from sentence()
-            comments, numbers, tokens = {}, [], []
+            before, comments, numbers, tokens = 0, {}, [], []
             continue
         if line.startswith("#"):
             key, equals, value = line[1:].partition("=")
@@ -117,7 +118,14 @@ def read_conllu(path: Path, encoding: str | None = None) -> Iterator[Record]:
         if len(cells) != len(fields):
             what = f"expected {len(fields)} columns, found {len(cells)}."
             yield f"line {number}", Problem(where, what)
-        elif "id" not in fields or cells[fields.index("id")].isdigit():
+            continue
+        id_ = cells[fields.index("id")] if "id" in fields else ""
+        if id_.isdecimal():
+            if tokens and (int(id_) == 1 or int(id_) < before):
+                fix = "Write a blank line between sentences."
+                yield f"line {number}", Problem(where, f"id {id_} follows {before}.", fix)
+            before = int(id_)
+        if id_.isdecimal() or "id" not in fields:
             numbers.append(number)
             tokens.append(cells)
     yield from sentence()

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from alliage.errors import Problem, UsageError, nearest
+from alliage.errors import AlliageError, Problem, UsageError, nearest
 
 Kind = Literal[
     "sequence-classification",
@@ -148,7 +148,14 @@ def select(examples: Sequence[Example], indices: NDArray[np.int64]) -> Sequence[
 def hold_out(
     examples: Sequence[Example], seed: int = 0
 ) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Cut a validation split from a train split that has none: 90 % stay, 10 % go, at random."""
+    """Cut a validation split from a train split that has none: 90 % stay, 10 % go, at random.
+
+    Raises:
+        AlliageError: fewer than two examples, of which none would stay.
+    """
+    if len(examples) < 2:
+        what = "one example: none can be held out for validation."
+        raise AlliageError(Problem("train", what, "Add a validation split, or more examples."))
     count = max(1, round(_HELD_OUT * len(examples)))
     order = np.random.default_rng(seed).permutation(len(examples))
     return select(examples, np.sort(order[count:])), select(examples, np.sort(order[:count]))

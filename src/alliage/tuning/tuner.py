@@ -207,8 +207,12 @@ def _labelled(task: Task, split: str, examples: Sequence[Example]) -> Sequence[E
     """The examples, which must say what is right.
 
     Raises:
-        UsageError: the split hides its labels.
+        UsageError: the split is empty, or hides its labels.
     """
+    if not examples:
+        raise UsageError(
+            Problem(f"{task.name}: {split}", "holds no example.", "Choose other files.")
+        )
     if examples[0].label is None:
         raise UsageError(
             Problem(f"{task.name}: {split}", "has no labels to train on.", "Choose other files.")
