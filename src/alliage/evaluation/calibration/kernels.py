@@ -116,8 +116,8 @@ def lipschitz_fit(curvatures: Any, slopes: Any, gaps: Any, bound: Any) -> Any:
     Each step adds aη − b to it, and moves its parts below and above zero away from each other by d.
     Two stacks hold these parts, the vertices nearest to zero on top; the upper one is mirrored. A
     step costs as many moves as vertices lie between two crossings of zero: few in practice, but
-    some √n where half of the points lie close together and the others pull to and fro (never more
-    than log n with balanced trees: Agarwal, Phillips and Sadri, 2010).
+    some √n where slopes pull to and fro, as labels do that alternate from one prediction to the
+    next (never more than log n with balanced trees: Agarwal, Phillips and Sadri, 2010).
 
     Args:
         curvatures: [n], aᵢ ≥ 0.
