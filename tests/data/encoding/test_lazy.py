@@ -54,3 +54,12 @@ def test_more_pixels_than_fit_are_scaled_by_the_batch(monkeypatch):
     assert not isinstance(features, list)
     for row, expected in zip(features, encoder.encode(examples), strict=True):
         torch.testing.assert_close(row["pixel_values"], expected["pixel_values"])
+
+
+def test_of_a_batch_seen_in_part_the_rest_is_counted(encoder, examples):
+    expected = encoder.encode(examples)
+    encoder.truncated = 0
+    features = encoded(encoder, Selection(examples, np.arange(len(examples))))
+    for batch, cut in (([3, 0], 1), ([0, 3, 4], 2), ([4, 4, 1], 2), ([2, 3], 2)):
+        assert features.__getitems__(batch) == [expected[index] for index in batch]
+        assert encoder.truncated == cut

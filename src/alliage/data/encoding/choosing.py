@@ -15,10 +15,11 @@ from alliage.errors import AlliageError, Problem
 
 # A tokenizer's words are in one of these.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.", "spiece.", "sentencepiece")
-# Tokenizers on bytes, which must be told that split words stand apart.
-_PREFIX_SPACE = ("bloom", "deberta", "gpt2", "roberta")
 # Positions of these count from the padding token's id + 1.
-_SHIFTED_POSITIONS = ("camembert", "roberta", "xlm-roberta")
+_SHIFTED_POSITIONS = (
+    "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 
 def encoder_for(
@@ -40,7 +41,7 @@ def encoder_for(
     """
     if kind == "image-classification":
         return ImageEncoder(config, _processor(checkpoint))
-    tokenizer, limit = _tokenizer(checkpoint, config, kind), _limit(config, max_length)
+    tokenizer, limit = _tokenizer(checkpoint, config), _limit(config, max_length)
     if kind not in GENERATIVE:
         return TextEncoder(tokenizer, kind, limit)
     if config.is_encoder_decoder:
@@ -48,7 +49,7 @@ def encoder_for(
     return CausalEncoder(tokenizer, kind, limit)
 
 
-def _tokenizer(checkpoint: Checkpoint, config: Any, kind: Kind) -> Any:
+def _tokenizer(checkpoint: Checkpoint, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     where = str(checkpoint.path)
@@ -56,10 +57,8 @@ def _tokenizer(checkpoint: Checkpoint, config: Any, kind: Kind) -> Any:
     if not any(file.name.startswith(_VOCABULARIES) for file in checkpoint.companions):
         # Asked of transformers, this would give a tokenizer with an empty vocabulary.
         raise AlliageError(Problem(where, "no tokenizer in it.", fix))
-    apart = kind not in GENERATIVE and config.model_type in _PREFIX_SPACE
-    options = {"add_prefix_space": True} if apart else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, config=config, **options)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, config=config)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         what = f"its tokenizer does not load: {str(error).splitlines()[0]}"
         raise AlliageError(Problem(where, what, fix)) from None

@@ -64,10 +64,15 @@ class _Lazy(Sequence[Features]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Features]:
         """Several at once, as torch's loader asks for a batch."""
-        counted = self._encoder.truncated
-        rows = self._encoder.encode([self.examples[index] for index in indices])
-        if all(self._seen[index] for index in indices):  # an example is counted once, not per epoch
-            self._encoder.truncated = counted
-        for index in indices:
+        new = [index for index in dict.fromkeys(indices) if not self._seen[index]]
+        rows = dict(zip(new, self._encode(new), strict=True))
+        counted = self._encoder.truncated  # an example is counted once, not per epoch
+        again = [index for index in dict.fromkeys(indices) if index not in rows]
+        rows |= zip(again, self._encode(again), strict=True)
+        self._encoder.truncated = counted
+        for index in new:
             self._seen[index] = 1
-        return rows
+        return [dict(rows[index]) for index in indices]
+
+    def _encode(self, indices: Sequence[int]) -> list[Features]:
+        return self._encoder.encode([self.examples[index] for index in indices])

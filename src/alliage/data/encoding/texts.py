@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ _AT_ONCE = 1000  # examples in one call of the tokenizer, which keeps more than 
 class TextEncoder:
     """Texts, pairs of texts, or sentences split into tokens, through a fast tokenizer.
 
-    A tag belongs to the first sub-word of its token; the others are ignored.
+    A tag belongs to the first sub-word of its token; the others are ignored. Where a tokenizer on
+    bytes (of GPT-2, RoBERTa, BART, ...) marks the words of a text by the space before them, split
+    words get that space, too.
 
     Attributes:
         truncated: how many of the examples encoded so far were cut at the longest length.
@@ -26,6 +29,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.truncated = 0
         self._by_token = kind == "token-classification"
+        self._apart = " " if self._by_token and _is_on_bytes(tokenizer) else ""
         self._max_length = min(max_length, tokenizer.model_max_length)
 
     def encode(self, examples: Sequence[Example]) -> list[Features]:
@@ -38,7 +42,10 @@ class TextEncoder:
 
     def _encode(self, examples: Sequence[Example]) -> list[Features]:
         inputs = [example.inputs for example in examples]
-        texts: list[Any] = [list(tokens) if self._by_token else tokens[0] for tokens in inputs]
+        texts: list[Any] = [
+            [self._apart + token for token in tokens] if self._by_token else tokens[0]
+            for tokens in inputs
+        ]
         pairs = None if self._by_token or len(inputs[0]) == 1 else [pair[1] for pair in inputs]
         batch = self.tokenizer(
             texts, pairs, truncation=True, max_length=self._max_length,
@@ -68,6 +75,12 @@ class TextEncoder:
             labels = [features["labels"] for features in encoded]
             batch["labels"] = padded(labels, IGNORED) if self._by_token else torch.tensor(labels)
         return batch
+
+
+def _is_on_bytes(tokenizer: Any) -> bool:
+    """Whether words carry the space before them."""
+    steps = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    return any(step["type"] == "ByteLevel" for step in steps.get("pretokenizers", [steps]) if step)
 
 
 def _first_subwords(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
