@@ -71,3 +71,13 @@ def test_a_column_named_twice_is_refused(tmp_path, name, header):
     path.write_text(header + "\n")
     with pytest.raises(AlliageError, match=r"the header names the column '(text|x)' twice"):
         rows_of(path)
+
+
+def test_cells_are_as_long_as_documents_are(tmp_path):
+    path = tmp_path / "train.csv"
+    document = 'It said "rain".\n' * 20_000
+    pd.DataFrame({"text": [document, "short"], "label": ["a", "b"]}).to_csv(path, index=False)
+    before = csv.field_size_limit()
+    assert len(document) > before
+    assert [row.inputs for row in rows_of(path)] == [(document,), ("short",)]
+    assert csv.field_size_limit() == before

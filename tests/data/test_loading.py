@@ -319,3 +319,51 @@ def test_of_one_example_none_is_held_out(tmp_path):
     assert {split: len(examples) for split, examples in splits.items()} == {
         "train": 1, "validation": 1,
     }  # fmt: skip
+
+
+def test_minus_one_hides_no_label_where_train_has_it(tmp_path):
+    told = "text\tlabel\n" + "a\t1\nb\t-1\n" * 5
+    rows = "text\tlabel\nc\t-1\nd\t-1\n"
+    folder = write(tmp_path / "t", train__tsv=told, validation__tsv=told, test__tsv=rows)
+    task = load_task(folder)
+    assert task.labels == ("-1", "1")
+    assert task.splits["test"] == (Example(("c",), 0), Example(("d",), 0))
+    assert not task.notes
+    write(
+        tmp_path, numbers__yml="kind: regression\nfiles: {train: t/train.tsv, test: t/test.tsv}\n",
+        stated__yml="kind: sequence-classification\nfiles: {test: t/test.tsv}\nlabels: [-1, 1]\n",
+    )  # fmt: skip
+    numbers = load_task(tmp_path / "numbers.yml").splits["test"]
+    assert numbers == (Example(("c",), -1.0), Example(("d",), -1.0))
+    assert load_task(tmp_path / "stated.yml").splits["test"] == task.splits["test"]
+
+
+@pytest.mark.parametrize("test", ["-1", "-1.0"])
+def test_minus_one_hides_numbers_that_train_does_not_have(tmp_path, test):
+    train = "text\tlabel\n" + "a\t0.25\nb\t3.00\n" * 2
+    folder = write(
+        tmp_path / "t", train__tsv=train, validation__tsv=train, test__tsv=f"text\tlabel\nc\t{test}"
+    )
+    assert load_task(folder).splits["test"] == (Example(("c",), None),)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["0.00", "0.14", "-1.50", ".5", "5.00"], "regression"),
+        (["0.0", "1.0", "2.0"], "sequence-classification"),  # whole: as tables with gaps store them
+        (["0.5", "1", "2.5"], "sequence-classification"),
+        (["1.2", "1.3", "1.3.1"], "sequence-classification"),
+        (["3", "4"], "sequence-classification"),
+    ],
+)
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_labels_that_are_all_decimal_numbers_ask_for_regression(tmp_path, labels, kind, separator):
+    lines = "".join(f"a{separator}{label}\n" for label in labels)
+    name = {",": "csv", "\t": "tsv"}[separator]
+    files = {f"{split}__{name}": f"text{separator}label\n{lines}" for split in ("train", "test")}
+    validation = {f"validation__{name}": f"text{separator}label\n{lines}"}
+    task = load_task(write(tmp_path / "t", **files, **validation))
+    assert task.kind == kind
+    if kind == "regression":
+        assert [example.label for example in task.splits["train"]] == list(map(float, labels))

@@ -31,7 +31,8 @@ class Columns(BaseModel):
 
     Attributes:
         usual: the names under which columns are found, for errors.
-        hidden: what stands for a label that is not told, as GLUE's test sets do.
+        hidden: what stands for a label that is not told, as in GLUE's test sets, unless it is one
+            of the labels of train.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

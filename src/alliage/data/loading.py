@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from alliage.data import digits, hub, labels, parts
@@ -38,7 +38,8 @@ def load_task(ref: str | Path, *, validation: Validation | None = None) -> Task:
             as of GLUE's (Fosse 2024). By default what a YAML file says, or official.
 
     Returns:
-        a task whose larger files (32 MiB and more) are read from disk as they are indexed.
+        a task of the kind that its columns speak for (`schemas.infer_kind`) where no YAML file
+        says which; its larger files (32 MiB and more) are read from disk as they are indexed.
 
     Raises:
         UsageError: no such task, or a YAML file that is wrong.
@@ -157,11 +158,11 @@ def _build(
     """Read every split, settle the labels, and check all splits against them."""
     sources = {split: sources[split] for split in SPLITS if split in sources}
     kind = kind or _common_kind(name, sources)
-    found = _read(sources, kind, getattr(file, "columns", None))
+    stated = file.labels if isinstance(file, LabelledFile) else None
+    found = _read(sources, kind, getattr(file, "columns", None), stated or ())
     known: tuple[str, ...] = ()
     index = None
     if kind in _NAMED:
-        stated = file.labels if isinstance(file, LabelledFile) else None
         known, index, problems = labels.settle(found, stated)
         problems += _undecided(name, kind, known, found)
         if problems:
@@ -198,23 +199,29 @@ def _common_kind(name: str, sources: Mapping[str, Sequence[Source]]) -> Kind:
         )
     for source in () if fixed else each:
         with contextlib.suppress(AlliageError):  # which reading it will say
-            return infer_kind(first_record(source))
+            others = (record for _, record in source.records() if isinstance(record, dict))
+            return infer_kind(first_record(source), others)
     return next(iter(fixed), "sequence-classification")
 
 
 def _read(
-    sources: Mapping[str, Sequence[Source]], kind: Kind, stated: Columns | None
+    sources: Mapping[str, Sequence[Source]],
+    kind: Kind,
+    stated: Columns | None,
+    labels: Iterable[str],
 ) -> dict[str, list[Part]]:
     """What every source of every split holds, or every problem of all."""
     found: dict[str, list[Part]] = {split: [] for split in sources}
     problems: list[Problem] = []
+    known: set[str | None] = set(labels)
     for split, each in sources.items():
         for source in each:
             try:
                 columns = stated or infer_columns(kind, first_record(source), source.where)
-                found[split].append(
-                    parts.read_part(source, kind, columns, may_hide=split != "train")
-                )
+                part = parts.read_part(source, kind, columns, known, may_hide=split != "train")
+                found[split].append(part)
+                if not part.hides:
+                    known |= part.labels.places.keys()
             except AlliageError as error:
                 problems += error.problems
         told = {part.hides for part in found[split]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -47,13 +47,21 @@ class Part:
         return tuple(examples) if isinstance(self.rows, list) and not in_files else examples
 
 
-def read_part(source: Source, kind: Kind, columns: Columns, *, may_hide: bool) -> Part:
+def read_part(
+    source: Source,
+    kind: Kind,
+    columns: Columns,
+    known: Collection[str | None] = (),
+    *,
+    may_hide: bool,
+) -> Part:
     """Read a source; into memory, or into Alliage's cache where it is large.
 
     Args:
         source: where the examples are.
         kind: of the task.
         columns: which of them hold what.
+        known: labels of the task; where -1 is among them, it hides none.
         may_hide: whether it may hide its labels, as a test split's may.
 
     Raises:
@@ -68,7 +76,7 @@ def read_part(source: Source, kind: Kind, columns: Columns, *, may_hide: bool) -
     )
     if not rows:
         raise AlliageError(Problem(source.where, "holds no example."))
-    hides = may_hide and labels.are_hidden
+    hides = may_hide and labels.are_hidden(known)
     if kind == "multiple-choice" and "-1" in labels.places and not hides:
         count, place = labels.places["-1"]
         what = f"{count} without a right choice (-1), the first one here."

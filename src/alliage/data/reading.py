@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
@@ -47,10 +47,10 @@ class Labels:
         """The labels, without what stands for none."""
         return tuple(name for name in self.places if name is not None)
 
-    @property
-    def are_hidden(self) -> bool:
-        """Whether there is none but -1, or none at all."""
-        return set(self.places) in ({None}, {"-1"})
+    def are_hidden(self, known: Collection[str | None]) -> bool:
+        """Whether there is none at all, or none but a -1 that is not among the known labels."""
+        found = set(self.places)
+        return found == {None} or (found == {"-1"} and "-1" not in known)
 
 
 def first_record(source: Source) -> Mapping[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from alliage.data.columns import (
@@ -17,6 +18,7 @@ from alliage.data.prompts import ChoiceColumns, TargetColumns
 from alliage.data.task import Kind
 from alliage.errors import AlliageError, Problem
 
+_DECIMAL = re.compile(r"[-+]?[0-9]*\.[0-9]+")
 _SCHEMAS: Mapping[Kind, type[Columns]] = {
     "sequence-classification": TextColumns,
     "token-classification": TagColumns,
@@ -27,11 +29,16 @@ _SCHEMAS: Mapping[Kind, type[Columns]] = {
 }
 
 
-def infer_kind(record: Mapping[str, Any]) -> Kind:
+def infer_kind(record: Mapping[str, Any], records: Iterable[Mapping[str, Any]] = ()) -> Kind:
     """The kind of a task by the columns of its first example.
 
     Texts with labels where nothing else fits; with numbers where the label is a fraction by its
-    type.
+    type, or where the labels are texts of which every one is a decimal number with a point and
+    not all are whole (0.00, 0.14, …). Classes of such names need a YAML file that says the kind.
+
+    Args:
+        record: the first example.
+        records: all examples; gone through only where the first label is such a text.
     """
     for kind in ("token-classification", "image-classification", "multiple-choice"):
         if _SCHEMAS[kind].infer(record) is not None:
@@ -39,7 +46,24 @@ def infer_kind(record: Mapping[str, Any]) -> Kind:
     target = TargetColumns.infer(record)
     if LABEL not in record and target is not None and target.source is not None:
         return "text-generation"
-    return "regression" if isinstance(record.get(LABEL), float) else "sequence-classification"
+    label = record.get(LABEL)
+    numbers = isinstance(label, float) or (_is_decimal(label) and _are_fractions(records))
+    return "regression" if numbers else "sequence-classification"
+
+
+def _is_decimal(label: Any) -> bool:
+    return isinstance(label, str) and _DECIMAL.fullmatch(label.strip()) is not None
+
+
+def _are_fractions(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether all labels are decimal numbers, and one at least no whole one."""
+    fraction = False
+    for record in records:
+        label = record.get(LABEL)
+        if not _is_decimal(label):
+            return False
+        fraction = fraction or not float(str(label)).is_integer()
+    return fraction
 
 
 def infer_columns(kind: Kind, names: Collection[str], where: str) -> Columns:

@@ -12,6 +12,7 @@ from typing import Any
 from alliage.data.files import Record, raw_lines, read_lines
 from alliage.errors import AlliageError, Problem
 
+_LONGEST_CELL = 2**31 - 1  # characters; a C long on every platform
 SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -66,7 +67,8 @@ def read_csv(
     while True:
         start = consumed + 1
         try:
-            cells = next(reader)
+            with _long_cells():
+                cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
@@ -163,8 +165,19 @@ def named(value: Any, classes: tuple[str, ...]) -> Any:
     return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
 
 
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let the csv module read whole documents; its limit is one of the process."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
+    with _long_cells():
+        return next(csv.reader([line], delimiter=separator), [])
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
