@@ -311,7 +311,7 @@ def test_another_encoding_is_read_when_told(tmp_path):
 def test_of_one_example_none_is_held_out(tmp_path):
     folder = write(tmp_path / "t", train__tsv="text\tlabel\na\t1.5\n")
     write(tmp_path, t__yml="kind: regression\nfiles: {train: t/train.tsv}\n")
-    with pytest.raises(AlliageError, match="one example: none can be held out") as caught:
+    with pytest.raises(AlliageError, match="t: train: one example: none can be held out") as caught:
         load_task(tmp_path / "t.yml")
     assert "Add a validation split" in str(caught.value)
     (folder / "train.tsv").write_text("text\tlabel\na\t1.5\nb\t2.5\n")

@@ -84,7 +84,8 @@ def read_conllu(path: Path, encoding: str | None = None) -> Iterator[Record]:
     """Sentences of a .conllu file: its ten columns by name, and its comments ("# text = …").
 
     Ranges of contracted words ("1-2 du") and empty nodes ("8.1") are left out: their syntactic
-    words are tagged. A file of other columns names them ("# global.columns = ID FORM …").
+    words are tagged. A file of other columns names them ("# global.columns = ID FORM …"). Ids that
+    start again within a sentence are a problem: a blank line is missing.
 
     Raises:
         AlliageError: the file cannot be read.

@@ -264,7 +264,7 @@ def _validated(
             raise UsageError(Problem(f"{name}: validation: hold-out", what, "Leave it out."))
         splits = splits | {"test": splits["validation"]}
         notes.append(Problem(f"{name}: test", "is the official validation split."))
-    train, validation = hold_out(splits["train"])
+    train, validation = hold_out(splits["train"], where=f"{name}: train")
     notes.append(
         Problem(f"{name}: validation", f"{len(validation)} examples cut from train, at random.")
     )

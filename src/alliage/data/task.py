@@ -146,16 +146,21 @@ def select(examples: Sequence[Example], indices: NDArray[np.int64]) -> Sequence[
 
 
 def hold_out(
-    examples: Sequence[Example], seed: int = 0
+    examples: Sequence[Example], seed: int = 0, *, where: str = "train"
 ) -> tuple[Sequence[Example], Sequence[Example]]:
     """Cut a validation split from a train split that has none: 90 % stay, 10 % go, at random.
+
+    Args:
+        examples: of the train split.
+        seed: of the choice.
+        where: the split, for errors.
 
     Raises:
         AlliageError: fewer than two examples, of which none would stay.
     """
     if len(examples) < 2:
         what = "one example: none can be held out for validation."
-        raise AlliageError(Problem("train", what, "Add a validation split, or more examples."))
+        raise AlliageError(Problem(where, what, "Add a validation split, or more examples."))
     count = max(1, round(_HELD_OUT * len(examples)))
     order = np.random.default_rng(seed).permutation(len(examples))
     return select(examples, np.sort(order[count:])), select(examples, np.sort(order[:count]))
