@@ -7,11 +7,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from alliage.checkpoints.names import KINDS, kind_of
+from alliage.checkpoints.names import kind_of
 from alliage.errors import Problem, UsageError, nearest
 from alliage.tuning.science._settings import Settings
 
-_CLOSEST = 1e-12  # squared; nearer rows count as this far apart, and do not repel
+# Squared; nearer rows count as this far apart, and do not repel. Beyond what rounding in float32
+# makes of rows that coincide.
+_CLOSEST = 4e-6
 
 
 class HypersphericalSettings(Settings):
@@ -42,17 +44,15 @@ def energy(weight: torch.Tensor, power: int) -> torch.Tensor:
     tensor(3.)
     """
     directions = torch.nn.functional.normalize(weight.flatten(1), dim=1)
-    rows, columns = torch.triu_indices(len(weight), len(weight), offset=1, device=weight.device)
-    squared = (2 - 2 * directions @ directions.T)[rows, columns].clamp_min(_CLOSEST)
-    pairs = -squared.log() / 2 if power == 0 else squared ** (-power / 2)
-    return 2 * pairs.sum()
+    squared = (directions @ directions.T).mul_(-2).add_(2).fill_diagonal_(1).clamp_min(_CLOSEST)
+    if power == 0:
+        return -squared.log().sum() / 2
+    return (squared ** (-power / 2)).sum() - len(weight)  # the diagonal's ones
 
 
-def penalty(weights: list[torch.Tensor], power: int) -> torch.Tensor:
-    """The mean energy of a pair in each weight, summed over the weights, as the paper adds it."""
-    return torch.stack(
-        [energy(weight, power) / (len(weight) * (len(weight) - 1)) for weight in weights]
-    ).sum()
+def penalty(weight: torch.Tensor, power: int) -> torch.Tensor:
+    """The mean energy of a pair of rows; the paper adds those of all weights."""
+    return energy(weight, power) / (len(weight) * (len(weight) - 1))
 
 
 def chosen_weights(model: torch.nn.Module, modules: tuple[str, ...]) -> list[torch.Tensor]:
@@ -79,7 +79,7 @@ def chosen_weights(model: torch.nn.Module, modules: tuple[str, ...]) -> list[tor
         }
         found |= meant
         if not meant:
-            known = {kind_of(name) for name in weights} & set(KINDS)
+            known = {kind_of(name) for name in weights} - {"other"}
             known |= {name.rpartition(".")[2] for name in weights}
             problems.append(
                 Problem(
@@ -108,6 +108,7 @@ def callback(settings: HypersphericalSettings, model: torch.nn.Module) -> Any:
 
     class Repel(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            (settings.coefficient * penalty(weights, settings.power)).backward()  # type: ignore[no-untyped-call]
+            for weight in weights:  # one at a time: each needs memory for all its pairs
+                (settings.coefficient * penalty(weight, settings.power)).backward()  # type: ignore[no-untyped-call]
 
     return Repel()
