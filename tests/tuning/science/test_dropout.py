@@ -75,6 +75,23 @@ def test_the_callback_follows_the_steps():
     assert seen == [0, 0, 0.3, 0.3]
 
 
+def test_the_dropout_of_lora_stays_its_own():
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertModel
+
+    model = get_peft_model(
+        BertModel(bert_config(hidden_dropout_prob=0.0)),
+        LoraConfig(lora_dropout=0.25, target_modules=["query"]),
+    )
+    callback = dropout.callback(DropoutSettings(rate=0.5), model)
+    callback.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=4), None)
+    rates = {True: set(), False: set()}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            rates["lora_dropout" in name].add(module.p)
+    assert rates == {True: {0.25}, False: {0.5}}
+
+
 def test_a_model_without_any_is_refused():
     with pytest.raises(UsageError, match="Linear has no place for it"):
         dropout.callback(DropoutSettings(rate=0.1), torch.nn.Linear(2, 2))

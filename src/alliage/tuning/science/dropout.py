@@ -41,7 +41,7 @@ class RateSettings(Settings):
 
 
 class DropoutSettings(RateSettings):
-    """Dropout on every place of the model that has any."""
+    """Dropout on every place of the model that has any; `lora.dropout` stays what it is."""
 
 
 def rate_at(settings: RateSettings, step: int, steps: int) -> float:
@@ -70,10 +70,13 @@ def rate_at(settings: RateSettings, step: int, steps: int) -> float:
 def places(model: torch.nn.Module) -> list[Place]:
     """Where a model keeps its dropout probabilities: module and attribute.
 
-    The layers for dropout, and the numbers that attention takes along ("attention_dropout").
+    The layers for dropout, and the numbers that attention takes along ("attention_dropout"), but
+    not what PEFT adds for the inputs of an adapter.
     """
     found: list[Place] = []
-    for module in model.modules():
+    for path, module in model.named_modules():
+        if "lora_dropout" in path.split("."):
+            continue
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             found.append((module, "p"))
         else:
