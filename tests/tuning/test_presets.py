@@ -60,6 +60,25 @@ def test_every_preset_makes_a_recipe_for_each_of_its_methods(preset):
         assert TuneRecipe.model_validate(recipe.model_dump(exclude_unset=True)) == recipe
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_batches_are_random_as_in_the_studies_unless_asked_for(preset):
+    assert not settled(preset=preset).group_by_length
+    assert settled(preset=preset, group_by_length=True).group_by_length
+
+
+def test_where_three_epochs_stand_and_what_fosse_holds_out_are_said():
+    assert "table 4.9" in PRESETS["cui-2024"].source
+    assert "validation: hold-out" in PRESETS["fosse-2024"].source
+
+
+def test_noam_takes_the_place_of_the_presets_learning_rate():
+    recipe = settled(preset="yadav-2023", schedule={"name": "noam", "warmup_steps": 10})
+    assert recipe.learning_rate is None
+    assert (recipe.schedule.name, recipe.max_steps) == ("noam", 75_000)
+    with pytest.raises(UsageError, match="noam decides learning_rate"):
+        settled(preset="yadav-2023", schedule={"name": "noam"}, learning_rate=1e-3)
+
+
 def test_a_method_that_a_study_did_not_use_is_refused():
     with pytest.raises(UsageError, match="fosse-2024 has no settings for method ia3"):
         settled(preset="fosse-2024", method="ia3")

@@ -41,6 +41,14 @@ def test_lora_settings_need_the_method_that_uses_them():
         parse_recipe({"model": "base", "task": "t", "lora": {"rank": 4}})
 
 
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_neurons_are_spread_in_full_tuning_only(method):
+    content = {"model": "base", "task": "t", "hyperspherical_energy": {"coefficient": 0.1}}
+    assert parse_recipe(content).method == "full"
+    with pytest.raises(UsageError, match=f"goes with method: full, not {method}"):
+        parse_recipe(content | {"method": method})
+
+
 def test_the_learning_rate_depends_on_the_method():
     content = {"model": "base", "task": "t"}
     assert parse_recipe(content).peak_learning_rate == 2e-5

@@ -26,6 +26,8 @@ from alliage.tuning.science.stochastic_depth import StochasticDepthSettings
 _LEARNING_RATES = {"full": 2e-5, "lora": 1e-4, "ia3": 3e-3}
 # Either says how long training lasts.
 _LENGTHS = ("epochs", "max_steps")
+# Noam decides them itself.
+_OF_NOAM = {"learning_rate", "warmup"}
 
 
 class LoraSettings(BaseModel):
@@ -176,7 +178,9 @@ class TuneRecipe(BaseModel):
         default=None, description="Layers that examples skip; none by default."
     )
     hyperspherical_energy: HypersphericalSettings | None = Field(
-        default=None, description="A penalty on neurons that point the same way; off by default."
+        default=None,
+        description="A penalty on neurons that point the same way, for method: full; off by "
+        "default.",
     )
     fisher_trace: FisherTraceSettings | None = Field(
         default=None, description="Measured by layer as training goes on; off by default."
@@ -213,6 +217,11 @@ class TuneRecipe(BaseModel):
                     f"{name} is set, but method is {self.method}; write method: {name}, "
                     "or leave it out"
                 )
+        if self.method != "full" and self.hyperspherical_energy is not None:
+            raise ValueError(
+                f"hyperspherical_energy goes with method: full, not {self.method}: it spreads the "
+                "model's own neurons"
+            )
         if self.model_fields_set.issuperset(_LENGTHS):
             raise ValueError("epochs and max_steps are both set; leave one out")
         if self.batch_size % self.gradient_accumulation:
@@ -238,7 +247,7 @@ class TuneRecipe(BaseModel):
                 f"a reference model starts at random: method {self.method} does not go"
             )
         if self.schedule is not None and self.schedule.name == "noam":
-            given = {"learning_rate", "warmup"} & self.model_fields_set
+            given = _OF_NOAM & self.model_fields_set
             if given:
                 raise ValueError(
                     f"noam decides {' and '.join(sorted(given))} by its width and warmup_steps"
@@ -271,6 +280,8 @@ class TuneRecipe(BaseModel):
         replaced = {"gradient_accumulation"} if "batch_size" in own else set()
         if own.keys() & set(_LENGTHS):
             replaced |= set(_LENGTHS)
+        if self.schedule is not None and self.schedule.name == "noam":
+            replaced |= _OF_NOAM
         given = {key: value for key, value in given.items() if key not in replaced}
         nested = {
             key: {**value, **own[key]}
