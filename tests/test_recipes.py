@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from alliage import recipes
 from alliage.errors import UsageError
@@ -27,6 +27,33 @@ def test_every_problem_is_reported_with_the_nearest_key_of_its_place():
     assert any(message.startswith("tune.yml: epochs: Field required.") for message in messages)
     assert any("inner.rank" in message and "Got 'x'" in message for message in messages)
     assert len(messages) == 4
+
+
+class Checked(BaseModel):
+    size: int
+
+    @field_validator("size")
+    @classmethod
+    def _even(cls, size: int) -> int:
+        if size % 2:
+            raise ValueError("must be even. Did you mean 2?")
+        return size
+
+    @model_validator(mode="after")
+    def _small(self) -> Checked:
+        if self.size > 9:
+            raise ValueError("too much")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(3, "tune.yml: size: must be even. Did you mean 2? Got 3."), (10, "tune.yml: too much.")],
+)
+def test_our_own_checks_speak_without_pydantics_preface(size, message):
+    with pytest.raises(UsageError) as caught:
+        recipes.parse({"size": size}, Checked, "tune.yml")
+    assert [str(problem) for problem in caught.value.problems] == [message]
 
 
 @pytest.mark.parametrize("content", [None, [1, 2], "text"])

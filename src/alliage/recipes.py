@@ -171,7 +171,9 @@ def _problem(finding: Any, model: type[BaseModel], where: str) -> Problem:
         *outer, key = finding["loc"]
         return Problem(where, f"unknown key {place}.", nearest(str(key), _keys(model, outer)))
     got = "" if finding["type"] == "missing" else f" Got {shown(finding['input'])}."
-    return Problem(where, f"{place}: {finding['msg']}.{got}" if place else f"{finding['msg']}.")
+    what = finding["msg"].removeprefix("Value error, ")  # pydantic's, before our own words
+    what += "" if what.endswith(("?", ".")) else "."
+    return Problem(where, f"{place}: {what}{got}" if place else what)
 
 
 def _keys(model: type[BaseModel], location: list[Any]) -> list[str]:

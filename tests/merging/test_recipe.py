@@ -52,7 +52,7 @@ def test_parameters_for_all_and_for_one():
         ({"method": "ties", "slices": [{"models": []}]}, "slices.0.models: Tuple should have"),
         (
             {"method": "ties", "slices": [{"models": [part("a", 2, 2)]}]},
-            "slices.0.models.0.layers: Value error, expected [start, stop] with 0 <= start < stop",
+            "slices.0.models.0.layers: expected [start, stop] with 0 <= start < stop",
         ),
         ({"method": "ties", "slices": [{"models": [part("a", -1, 2)]}]}, "0 <= start < stop"),
         (
