@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from alliage.tuning.science import compositions, signal_by_depth
 from alliage.tuning.science.initialisation import InitialisationSettings, initialise
-from alliage.tuning.science.probes import compositions, signal_by_depth
 
 WIDTH, DEPTH = 256, 12
 

@@ -169,7 +169,7 @@ def callback(examples: DeficientExamples) -> Any:
 
     class Deficit(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         def on_epoch_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            examples.epoch = int((state.epoch or 0.0) + 1e-6)
+            examples.epoch = int(state.epoch or 0)
 
     return Deficit()
 

@@ -193,10 +193,6 @@ def rows(history: Sequence[Mapping[str, Any]]) -> list[Row]:
     """
     return [
         {"step": entry["step"], "epoch": entry["epoch"], **{key: layer[key] for key in _COLUMNS}}
-        for entry in _entries(history)
-        for layer in entry[_KEY]
+        for entry in history
+        for layer in entry.get(_KEY, ())
     ]
-
-
-def _entries(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [entry for entry in history if _KEY in entry]
