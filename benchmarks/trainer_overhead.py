@@ -55,7 +55,10 @@ def main() -> None:
     note = (
         f"One epoch of {SETTINGS['train_limit']} sentences of SST-2 in batches of "
         f"{SETTINGS['batch_size']}, from all-MiniLM-L6-v2; both go through the same batches and "
-        f"end with the same weights. Medians of {RUNS} runs in turn; more: median of the ratios."
+        "end with the same weights. Seconds are of training itself: it writes no states here, and "
+        "loading, saving, hashing and provenance are outside. The plain side takes examples that "
+        f"Alliage's encoder made beforehand. Medians of {RUNS} runs in turn; more: median of the "
+        "ratios."
     )
     title = "Tuning beside transformers' Trainer"
     report("trainer_overhead", title, rows, note=note, details={"seconds": seconds})
