@@ -155,7 +155,50 @@ def test_calibration_in_detail(alliage, workspace):
     compared = set(read_table(workspace / "results", "comparisons")["metric"])
     assert {"ece", "smce", "pgap"} <= compared
     done = alliage("evaluate sentiment --task sentiment-data --require 'lower_distance<=1'")
-    assert (done.returncode, "no such metric" in done.stderr) == (2, True)
+    assert (done.returncode, "Add --calibration." in done.stderr) == (2, True)
+
+
+def folders_of_one_name(workspace):
+    for run, model in (("run1", "sentiment"), ("run2", "sentiment-lora")):
+        (workspace / run).mkdir()
+        shutil.copytree(workspace / model, workspace / run / "final")
+    settings = workspace / "run2" / "final" / "adapter_config.json"
+    content = json.loads(settings.read_text()) | {"base_model_name_or_path": "base"}
+    settings.write_text(json.dumps(content))
+
+
+def test_models_in_folders_of_one_name_are_told_apart(alliage, workspace):
+    folders_of_one_name(workspace)
+    done = alliage("evaluate run1/final run2/final --task sentiment-data -o results")
+    assert done.returncode == 0, done.stderr
+    both = {"run1/final", "run2/final"}
+    assert set(read_table(workspace / "results", "scores")["model"]) == both
+    comparisons = read_table(workspace / "results", "comparisons")
+    assert set(comparisons["model"]) == {"run2/final"}
+    assert set(comparisons["against"]) == {"run1/final"}
+    header = next(line for line in done.stdout.splitlines() if line.strip().startswith("metric"))
+    assert both <= set(header.split())
+
+
+def test_a_model_named_twice_is_scored_once_and_not_judged_against_itself(alliage):
+    line = "evaluate sentiment ./sentiment sentiment-lora --task sentiment-data --against"
+    done = alliage(f"{line} ./sentiment --require 'accuracy>100*base' --json")
+    assert done.returncode == 3
+    models = [s["models"][0]["model"] for s in json.loads(done.stdout)["scores"]]
+    assert models == ["sentiment", "sentiment-lora"]
+    assert done.stderr.count("required >") == 1
+    assert "sentiment-lora on sentiment-data: accuracy is" in done.stderr
+    assert alliage(f"{line} sentiment --require 'accuracy>=2'").stderr.count("required >=") == 2
+    alone = "evaluate sentiment --task sentiment-data --against ./sentiment --require"
+    done = alliage(f"{alone} 'accuracy>=0.9*base'")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is the only model" in done.stderr
+
+
+def test_a_results_folder_that_is_a_file_is_named_once(alliage):
+    done = alliage("evaluate sentiment --task sentiment-data -o sentiment/config.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("alliage: sentiment/config.json: is a file; expected a folder")
 
 
 @pytest.fixture
@@ -175,6 +218,10 @@ def test_a_split_without_labels_is_left_out_and_this_is_said(alliage, hidden, wo
     done = alliage(both)
     assert done.returncode == 0, done.stderr
     assert "left out: hidden: test: has no labels: nothing to score." in done.stderr
+    done = alliage(f"{both} --require 'accuracy>=0'")
+    assert done.returncode == 3
+    assert "alliage: hidden: no model was scored on it" in done.stderr
+    assert alliage(f"{both.replace('--task hidden', '')} --require 'accuracy>=0'").returncode == 0
     done = alliage("evaluate sentiment --task hidden --split test")
     assert (done.returncode, done.stdout) == (1, "")
     assert "alliage: hidden: test: has no labels" in done.stderr

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
@@ -116,11 +117,18 @@ def test_a_sentence_is_in_one_fold():
         assert (np.ptp(by_sentence, axis=1) == 0).all() == same
 
 
-def test_other_weights_refuse_the_repair(model, family):
+def test_other_weights_refuse_a_repair_that_is_given_and_pass_over_the_models_own(model):
     calibrate(model, MOOD, "temperature", model / FILE)
-    shutil.copy(family / "base" / "model.safetensors", model / "model.safetensors")
+    weights = load_file(model / "model.safetensors")
+    weights["classifier.weight"] *= 2
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UsageError, match="the repair was fitted to other weights"):
-        evaluate(model, MOOD)
+        evaluate(model, MOOD, repair=model / FILE)
+    scores = evaluate(model, MOOD)
+    assert (scores.model, scores.before) == ("model", None)
+    (note,) = scores.notes
+    assert note.startswith(f"{model / FILE}: was fitted to other weights")
+    assert f"Remove it, and fit it anew: alliage calibrate {model} --task TASK" in note
 
 
 def test_other_labels_refuse_a_repair_that_is_given_and_pass_over_the_models_own(model, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import alliage
 from alliage.evaluation.comparing import compare_scores
+from alliage.evaluation.scores import Scores, with_distinct_names
 from alliage.studies.results import read_table, write_table
 from tests.evaluation.test_scoring import MOOD
 
@@ -48,3 +51,21 @@ def test_tasks_of_one_model_alone_are_passed_over(family):
     one = alliage.evaluate(family / "sentiment", MOOD)
     other = alliage.evaluate(family / "sentiment", replace(MOOD, name="other"))
     assert compare_scores([one, other], one) == []
+
+
+def named(path, model="final", repair=""):
+    own = Scores(model, "single", "", path, 2, 10, 40, ())
+    return replace(own, model=f"{model}+{repair}", before=own) if repair else own
+
+
+def test_models_of_one_name_are_told_apart_by_as_much_of_the_path_as_it_takes(tmp_path):
+    other = named("/other", "other")
+    found = with_distinct_names([named("/a/x/final"), other, named("/b/x/final", repair="platt")])
+    assert [one.model for one in found] == ["a/x/final", "other", "b/x/final+platt"]
+    assert found[2].before.model == "b/x/final"
+    urls = [named("s3://here/run1/final"), named("s3://here/run2/final")]
+    assert [one.model for one in with_distinct_names(urls)] == ["run1/final", "run2/final"]
+    files = [named(str(tmp_path / run / "m.safetensors"), "m") for run in ("run1", "run2")]
+    assert [one.model for one in with_distinct_names(files)] == ["run1/m", "run2/m"]
+    same = [named("/a/final"), named("/a/final")]
+    assert [one.model for one in with_distinct_names(same)] == ["final", "final-2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alliage.cli import console
-from alliage.errors import AlliageError, CheckFailed, Problem
+from alliage.errors import AlliageError, CheckFailed, Problem, UsageError
 
 if TYPE_CHECKING:
     from alliage.data import Task
     from alliage.evaluation import Scores
+    from alliage.evaluation.requirements import Requirement
 
 EXAMPLES = (
     "alliage evaluate sentiment sentiment-lora --task sentiment-data -o results",
@@ -73,55 +75,75 @@ def evaluate(
     """Score models on tasks, with 95 % intervals, and compare them.
 
     A model is left out of tasks that it has no head for. One that records its task answers, of
-    several tasks, only that one; --cross asks it for all whose labels fit. A repair is shown beside
-    the model as it is; conditions are on the repaired one. In them, base is the model named by
-    --against.
+    several tasks, only that one; --cross asks it for all whose labels fit.
+
+    A repair is shown beside the model as it is; conditions are on the repaired one. In them, base
+    is the model named by --against, which itself need not meet them.
     """
     from alliage.data import load_task
     from alliage.evaluation.comparing import compare_scores
     from alliage.evaluation.evidence import known_metrics
-    from alliage.evaluation.requirements import parse_requirements
+    from alliage.evaluation.requirements import DETAIL, parse_requirements
+    from alliage.evaluation.scores import with_distinct_names
     from alliage.studies.results import check_folder
 
     console.check_device(device)
     if out is not None:
         check_folder(out)
     loaded = [load_task(task) for task in tasks]
-    for line in dict.fromkeys(str(note) for task in loaded for note in task.notes):
+    of_data = list(dict.fromkeys(str(note) for task in loaded for note in task.notes))
+    for line in of_data:
         console.note(line, quiet=quiet)
     known = {metric for task in loaded for metric in known_metrics(task)}
     if calibration:
-        known.add("lower_distance")
+        known.add(DETAIL)
     requirements = parse_requirements(require or (), known, has_base=against is not None)
+    asked = list({_place(model): model for model in models}.values())
+    base = None if against is None else _place(against)
+    if any(one.relative for one in requirements) and {_place(one) for one in asked} == {base}:
+        what = "is the only model: conditions with base would compare it with itself."
+        raise UsageError(Problem(f"--against {against}", what, "Name another model."))
     judge = _Judge(
         loaded,
         cross,
         {
             "head": head, "split": split, "limit": limit, "batch_size": batch_size,
-            "max_new_tokens": max_new_tokens, "device": device, "speed": speed, "repair": repair,
+            "max_new_tokens": max_new_tokens, "device": device, "speed": speed,
             "calibration": calibration,
         },
     )  # fmt: skip
+    others = [model for model in asked if _place(model) != base]
+    everyone = others if against is None else [against, *others]
+    only_base = against if len(others) == len(asked) else None
+    judge.find_repairs(everyone, repair, requirements, only_base)
     with console.progress(quiet) as show:
-        reference = None if against is None else judge.score(against, show)
-        found = [
-            reference if model == against else judge.score(model, show)
-            for model in dict.fromkeys(models)
-        ]
-    scored = [scores for scores in found if scores is not None]
+        found = {model: judge.score(model, show) for model in everyone}
+    present = [model for model, scores in found.items() if scores is not None]
+    distinct = with_distinct_names([one for one in found.values() if one is not None])
+    named = dict(zip(present, distinct, strict=True))
+    reference = named.get(against) if against is not None else None
+    scored = [
+        named[model]
+        for model in (against if _place(one) == base else one for one in asked)
+        if model in named
+    ]
     shown = _with_unrepaired(scored)
     if against is None:
         reference = shown[0] if len(shown) > 1 else None
-    elif reference is not None and reference not in shown:
+    elif reference is not None and not any(scores is reference for scores in shown):
         shown = _with_unrepaired([reference, *scored])
     comparisons = [] if reference is None else compare_scores(shown, reference)
     if out is not None:
         _save(shown, comparisons, out)
+    notes = [note for scores in shown for note in scores.notes]
+    notes += [task.note for scores in shown for task in scores.tasks if task.note]
+    notes = list(dict.fromkeys(notes))
     if json:
         document = {
             "scores": [scores.to_rows() for scores in shown],
             "comparisons": comparisons,
             "left_out": list(map(str, judge.left_out)),
+            "notes": [*of_data, *notes],
         }
         console.print_json(document)
     else:
@@ -129,11 +151,11 @@ def evaluate(
         _print_comparisons(comparisons)
     for problem in judge.left_out:
         console.note(f"left out: {problem}", quiet=quiet)
-    for line in dict.fromkeys(task.note for scores in shown for task in scores.tasks if task.note):
+    for line in notes:
         console.note(line, quiet=quiet)
     if judge.unfit or not scored:
         raise AlliageError(judge.unfit or judge.left_out)
-    _check(requirements, scored, reference)
+    _check(requirements, scored, reference if against is not None else None, loaded)
 
 
 class _Judge:
@@ -150,6 +172,56 @@ class _Judge:
         self._tasks = tasks
         self._cross = cross
         self._settings = settings
+        self._repairs: dict[str, Path] = {}
+
+    def find_repairs(
+        self,
+        models: Sequence[str],
+        path: Path | None,
+        requirements: Sequence[Requirement],
+        only_base: str | None,
+    ) -> None:
+        """Find out which models the repair in a file is of; all others are scored without it.
+
+        Args:
+            models: all that are to be scored.
+            path: the file, if any.
+            requirements: the conditions.
+            only_base: the model that need not meet them.
+
+        Raises:
+            UsageError: it is of none of them; or a condition is on the calibration of a repaired
+                model on the very examples that its repair was fitted to.
+            AlliageError: the file is of no repair.
+        """
+        from alliage.checkpoints import open as open_checkpoint
+        from alliage.evaluation.confidence import MEASURES
+        from alliage.evaluation.heads import own_tasks
+        from alliage.evaluation.requirements import DETAIL
+        from alliage.evaluation.saved_repair import find_repair, read_repair
+
+        given = None if path is None else read_repair(path)
+        calibration = [one for one in requirements if one.metric in (*MEASURES, DETAIL)]
+        split, problems = self._settings["split"], []
+        for model in models:
+            with open_checkpoint(model) as checkpoint:
+                if path is not None and given is not None and given.is_of(checkpoint):
+                    self._repairs[model] = path
+                saved, _ = find_repair(checkpoint, self._repairs.get(model))
+                tasks = self._tasks if self._cross else own_tasks(checkpoint, self._tasks)
+            texts = [one.text for one in calibration if one.relative or model != only_base]
+            if saved is None or not texts:
+                continue
+            for task in tasks:
+                if (saved.task, saved.split) == (task.name, split) and saved.fits(task):
+                    what = f"its repair was fitted on {task.name}: {split} itself, so that"
+                    what += f" {', '.join(texts)} would say nothing."
+                    problems.append(Problem(model, what, "Name another split with --split."))
+        if given is not None and not self._repairs:
+            what = f"was fitted to {given.model['ref']}, whose weights none of the models has."
+            problems.append(Problem(str(path), what, "Fit it anew with alliage calibrate."))
+        if problems:
+            raise UsageError(problems)
 
     def score(self, model: str, show: Any) -> Scores | None:
         """A model's scores; nothing where it could be scored on no task."""
@@ -171,7 +243,8 @@ class _Judge:
                 missed.append(Problem(f"{model} on {task.name}", what, fix))
                 continue
             try:
-                parts.append(score(model, task, on_event=show, **self._settings))
+                repair = self._repairs.get(model)
+                parts.append(score(model, task, repair=repair, on_event=show, **self._settings))
             except Unlabelled as error:
                 hidden += error.problems
             except Misfit as error:
@@ -189,15 +262,33 @@ def _with_unrepaired(scored: Sequence[Scores]) -> list[Scores]:
     return [one for scores in scored for one in (scores.before, scores) if one is not None]
 
 
-def _check(requirements: Sequence[Any], scored: Sequence[Scores], reference: Scores | None) -> None:
+def _place(model: str) -> str:
+    """The same for all ways to write a model here."""
+    return os.path.realpath(model) if Path(model).exists() else model
+
+
+def _check(
+    requirements: Sequence[Requirement],
+    scored: Sequence[Scores],
+    reference: Scores | None,
+    tasks: Sequence[Task],
+) -> None:
     from alliage.evaluation.requirements import check_requirements
 
+    if not requirements:
+        return
     references = {task.task: task.metrics for task in reference.tasks} if reference else {}
+    decided = {task.task for scores in scored for task in scores.tasks}
     problems = [
+        Problem(task.name, "no model was scored on it: the conditions were not checked there.")
+        for task in tasks
+        if task.name not in decided
+    ]
+    problems += [
         problem
         for scores in scored
         for problem in check_requirements(
-            requirements,
+            [one for one in requirements if not (one.relative and scores is reference)],
             {task.task: task.metrics for task in scores.tasks},
             references,
             scores.model,
@@ -267,12 +358,16 @@ def _with_interval(task: Any, metric: str) -> str | None:
     return f"{task.metrics[metric]:.4f}{brackets}"
 
 
+def _bounds(low: float, high: float) -> str | None:
+    return None if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+
+
 def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
     for against, task in dict.fromkeys((row["against"], row["task"]) for row in comparisons):
         rows = [
             [
                 row["model"], row["metric"], f"{row['value']:+.4f}",
-                f"[{row['low']:+.4f}, {row['high']:+.4f}]", row["p"], row["test"],
+                _bounds(row["low"], row["high"]), row["p"], row["test"],
             ]
             for row in comparisons
             if row["task"] == task

@@ -13,6 +13,7 @@ from alliage.errors import Problem, UsageError, nearest
 BASE = "base"
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
 _PARTS = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*([^\s<>=].*?)\s*")
+DETAIL = "lower_distance"  # measured only where calibration is, in detail
 _FORM = "Write a metric, one of <= >= < >, and a number or a number*base: accuracy>=0.9*base."
 
 
@@ -74,7 +75,9 @@ def parse_requirements(
         if match is None or bound is None:
             problems.append(Problem(where, "is no condition.", _FORM))
             continue
-        if match[1] not in known:
+        if match[1] not in known and match[1] == DETAIL:
+            problems.append(Problem(where, "was not asked for.", "Add --calibration."))
+        elif match[1] not in known:
             problems.append(Problem(where, "no such metric.", nearest(match[1], known)))
         if bound[1] and not has_base:
             problems.append(Problem(where, "base is no model yet.", "Name it with --against."))

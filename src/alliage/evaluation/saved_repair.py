@@ -69,20 +69,9 @@ class SavedRepair:
         with np.errstate(divide="ignore"):
             return replace(answers, logits=np.log(repaired))
 
-    def check_model(self, checkpoint: Checkpoint) -> None:
-        """Refuse a model with other weights than the repair was fitted to.
-
-        Raises:
-            UsageError: that is so.
-        """
-        if _weights(provenance.describe_input("model", checkpoint)) != _weights(self.model):
-            raise UsageError(
-                Problem(
-                    checkpoint.ref,
-                    f"the repair was fitted to other weights, of {self.model.get('ref')}.",
-                    "Fit it anew with alliage calibrate.",
-                )
-            )
+    def is_of(self, checkpoint: Checkpoint) -> bool:
+        """Whether a model has the weights that the repair was fitted to."""
+        return _weights(provenance.describe_input("model", checkpoint)) == _weights(self.model)
 
     def write(self, out: Path) -> None:
         """Write the file; it appears when whole."""
@@ -111,6 +100,9 @@ def read_repair(path: Path) -> SavedRepair:
     if not path.is_file():
         raise UsageError(Problem(str(path), "does not exist.", "alliage calibrate writes it."))
     content = read_json(path)
+    fix = "Fit it anew with alliage calibrate."
+    if not isinstance(content.get("repair"), dict):
+        raise AlliageError(Problem(str(path), "holds no repair.", fix))
     try:
         return SavedRepair(
             repair_from_json(content["repair"]),
@@ -122,26 +114,38 @@ def read_repair(path: Path) -> SavedRepair:
             {"ref": content["model"]["ref"], "files": list(content["model"]["files"])},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"is no repair: {type(error).__name__} {error}."
-        raise AlliageError(
-            Problem(str(path), what, "Fit it anew with alliage calibrate.")
-        ) from None
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged: {error}"
+        raise AlliageError(Problem(str(path), f"{what.rstrip('.?')}.", fix)) from None
 
 
-def find_repair(checkpoint: Checkpoint, path: Path | None) -> SavedRepair | None:
+def find_repair(
+    checkpoint: Checkpoint, path: Path | None
+) -> tuple[SavedRepair | None, Problem | None]:
     """The repair in a file, or else the one in the model's folder, if there is one.
+
+    Returns:
+        the repair, and why the one in the model's folder was passed over, where it was: the model
+        has changed since.
 
     Raises:
         UsageError: no such file, or one that was fitted to other weights.
         AlliageError: the file is of no repair.
     """
-    if path is None:
-        if checkpoint.folder is None or not (checkpoint.folder / FILE).is_file():
-            return None
-        path = checkpoint.folder / FILE
-    saved = read_repair(path)
-    saved.check_model(checkpoint)
-    return saved
+    beside = checkpoint.folder / FILE if checkpoint.folder is not None else None
+    if path is not None:
+        saved = read_repair(path)
+        if not saved.is_of(checkpoint):
+            what = f"the repair was fitted to other weights, of {saved.model['ref']}."
+            raise UsageError(Problem(checkpoint.ref, what, "Fit it anew with alliage calibrate."))
+        return saved, None
+    if beside is None or not beside.is_file():
+        return None, None
+    saved = read_repair(beside)
+    if saved.is_of(checkpoint):
+        return saved, None
+    what = "was fitted to other weights than the model has now, and is not applied."
+    again = f"alliage calibrate {checkpoint.ref} --task TASK --repair {saved.repair.name}"
+    return None, Problem(str(beside), what, f"Remove it, and fit it anew: {again} -o {beside}")
 
 
 def _weights(model: Mapping[str, Any]) -> set[str]:

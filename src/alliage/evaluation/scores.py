@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from alliage.evaluation.calibration import Bin
@@ -63,6 +65,7 @@ class Scores:
         bytes: of the model's own weights on disk: of an adapter without its base.
         tasks: in the order they were given.
         before: the model's own scores, where a repair was applied to its answers.
+        notes: what a reader of the scores has to know of the model.
     """
 
     model: str
@@ -74,6 +77,7 @@ class Scores:
     bytes: int
     tasks: tuple[TaskScores, ...]
     before: Scores | None = None
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, task: str) -> TaskScores:
         return next(scores for scores in self.tasks if scores.task == task)
@@ -139,6 +143,43 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
         unrepaired = tuple(task for part in parts for task in (part.before or part).tasks)
         before = replace(lead.before, tasks=unrepaired)
     return replace(lead, tasks=tasks, before=before)
+
+
+def with_distinct_names(found: Sequence[Scores]) -> list[Scores]:
+    """Scores whose models' names differ: of one name, by as much of their paths as it takes.
+
+    Where paths do not help, models are numbered.
+    """
+    own = [(scores.before or scores).model for scores in found]
+    names = list(own)
+    for name, count in Counter(own).items():
+        if count > 1:
+            alike = [place for place, other in enumerate(own) if other == name]
+            longer = _told_apart(name, [found[place].path for place in alike])
+            for place, distinct in zip(alike, longer, strict=True):
+                names[place] = distinct
+    return [
+        replace(
+            scores,
+            model=name + scores.model.removeprefix(old),
+            before=scores.before and replace(scores.before, model=name),
+        )
+        for scores, old, name in zip(found, own, names, strict=True)
+    ]
+
+
+def _told_apart(name: str, paths: Sequence[str]) -> list[str]:
+    above = [_folders_above(path, name) for path in paths]
+    for depth in range(1, max(map(len, above)) + 1):
+        names = ["/".join([*folders[-depth:], name]) for folders in above]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}-{number}" if number > 1 else name for number in range(1, len(paths) + 1)]
+
+
+def _folders_above(path: str, name: str) -> list[str]:
+    parts = path.split("/") if "://" in path else list(Path(path).resolve().parts[1:])
+    return parts[: parts.index(name)] if name in parts[:-1][-1:] else parts[:-1]
 
 
 def _brackets(interval: Interval | None) -> str:

@@ -90,12 +90,12 @@ def evaluate(
         speed: measure latency and throughput too.
         calibration: measure calibration in detail too: `calibration_details`.
         repair: a file of `alliage.evaluation.calibrate`; by default calibration.json in the model's
-            folder, where there is one. The scores are then those after the repair, `before` holds
-            the others.
+            folder, where there is one that was fitted to the weights that the model has. The scores
+            are then those after the repair, `before` holds the others.
         on_event: called with (stage, done, total).
 
     Raises:
-        UsageError: no such model, task or split.
+        UsageError: no such model, task or split; a `repair` that was fitted to other weights.
         Misfit: the labels of the model, or of the repair that was given, are not the task's.
         Unlabelled: a split that hides its labels.
         AlliageError: damaged files, or a model that answers NaN.
@@ -106,7 +106,7 @@ def evaluate(
     examples = [labelled(task, split, limit) for task in loaded]
     notify = on_event or (lambda *_: None)
     with open_checkpoint(model) as checkpoint:
-        saved = find_repair(checkpoint, Path(repair) if repair is not None else None)
+        saved, stale = find_repair(checkpoint, Path(repair) if repair is not None else None)
         scores, repaired = [], []
         for task, chosen in zip(loaded, examples, strict=True):
             classifier = load_classifier(checkpoint, task, head=head)
@@ -118,6 +118,8 @@ def evaluate(
             else:
                 repaired.append(found.scores)
         described = _described(checkpoint, scores)
+        if stale is not None:
+            described = replace(described, notes=(str(stale),))
         if saved is None or repaired == scores:
             return described
         name = f"{described.model}+{saved.repair.name}"

@@ -126,9 +126,8 @@ def check_folder(folder: str | Path) -> None:
     path = Path(folder)
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir():
-        raise UsageError(
-            Problem(str(folder), f"{existing} is a file; expected a folder for results.")
-        )
+        what = "is a file" if existing == path else f"{existing} is a file"
+        raise UsageError(Problem(str(folder), f"{what}; expected a folder for results."))
 
 
 def write_table(
