@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 
 import numpy as np
 import pytest
 
+from alliage.cli.evaluate import evaluate
 from alliage.studies.results import read_table
 
 
@@ -225,3 +227,17 @@ def test_a_split_without_labels_is_left_out_and_this_is_said(alliage, hidden, wo
     done = alliage("evaluate sentiment --task hidden --split test")
     assert (done.returncode, done.stdout) == (1, "")
     assert "alliage: hidden: test: has no labels" in done.stderr
+
+
+def test_a_model_of_a_stored_ones_name_gets_a_name_of_its_own(alliage, workspace):
+    folders_of_one_name(workspace)
+    for model in ("run1/final", "run2/final", "run1/final"):
+        assert alliage(f"evaluate {model} --task sentiment-data -o results").returncode == 0
+    models = read_table(workspace / "results", "models").set_index("path")["model"]
+    assert models.to_dict() == {"run1/final": "final", "run2/final": "run2/final"}
+
+
+def test_paragraphs_of_the_help_have_no_line_breaks_of_their_own():
+    paragraphs = (inspect.getdoc(evaluate) or "").split("\n\n")
+    assert len(paragraphs) > 1
+    assert not any("\n" in paragraph for paragraph in paragraphs)

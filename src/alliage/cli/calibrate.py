@@ -46,8 +46,9 @@ def calibrate(
 ) -> None:
     """Fit a repair of a model's probabilities, and say what it changes.
 
-    The figures after it are of examples it was not fitted to: of five folds, each is repaired by a
-    fit to the other four. alliage evaluate shows a model with and without its repair.
+    The figures after it are of five folds, each repaired by a fit to the other four.
+
+    alliage evaluate shows a model with and without its repair.
     """
     from alliage.evaluation import calibrate as fit
 

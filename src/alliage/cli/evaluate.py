@@ -74,18 +74,20 @@ def evaluate(
 ) -> None:
     """Score models on tasks, with 95 % intervals, and compare them.
 
-    A model is left out of tasks that it has no head for. One that records its task answers, of
-    several tasks, only that one; --cross asks it for all whose labels fit.
+    A model is left out of tasks that it has no head for.
 
-    A repair is shown beside the model as it is; conditions are on the repaired one. In them, base
-    is the model named by --against, which itself need not meet them.
+    One that records its task answers only that one of several; --cross: all whose labels fit.
+
+    A repair is shown beside the model as it is; conditions are on the repaired one.
+
+    In them, base is the model named by --against, which is not compared with itself.
     """
     from alliage.data import load_task
     from alliage.evaluation.comparing import compare_scores
     from alliage.evaluation.evidence import known_metrics
     from alliage.evaluation.requirements import DETAIL, parse_requirements
     from alliage.evaluation.scores import with_distinct_names
-    from alliage.studies.results import check_folder
+    from alliage.studies.results import check_folder, read_table
 
     console.check_device(device)
     if out is not None:
@@ -119,7 +121,10 @@ def evaluate(
     with console.progress(quiet) as show:
         found = {model: judge.score(model, show) for model in everyone}
     present = [model for model, scores in found.items() if scores is not None]
-    distinct = with_distinct_names([one for one in found.values() if one is not None])
+    stored = [] if out is None else read_table(out, "models")[["model", "path"]].to_numpy().tolist()
+    distinct = with_distinct_names(
+        [one for one in found.values() if one is not None], map(tuple, stored)
+    )
     named = dict(zip(present, distinct, strict=True))
     reference = named.get(against) if against is not None else None
     scored = [

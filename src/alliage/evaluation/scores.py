@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,18 +145,31 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     return replace(lead, tasks=tasks, before=before)
 
 
-def with_distinct_names(found: Sequence[Scores]) -> list[Scores]:
+def with_distinct_names(
+    found: Sequence[Scores], stored: Iterable[tuple[str, str]] = ()
+) -> list[Scores]:
     """Scores whose models' names differ: of one name, by as much of their paths as it takes.
 
     Where paths do not help, models are numbered.
+
+    Args:
+        found: of different models.
+        stored: names and paths of models whose scores lie where these will.
     """
+    stored = tuple(stored)
     own = [(scores.before or scores).model for scores in found]
     names = list(own)
     for name, count in Counter(own).items():
-        if count > 1:
-            alike = [place for place, other in enumerate(own) if other == name]
-            longer = _told_apart(name, [found[place].path for place in alike])
-            for place, distinct in zip(alike, longer, strict=True):
+        alike = [place for place, other in enumerate(own) if other == name]
+        paths = [found[place].path for place in alike]
+        others = [
+            path
+            for other, path in dict.fromkeys(stored)
+            if other == name and not any(_may_be_same(path, here) for here in paths)
+        ]
+        if count > 1 or others:
+            longer = _told_apart(name, [*paths, *others])
+            for place, distinct in zip(alike, longer, strict=False):
                 names[place] = distinct
     return [
         replace(
@@ -175,6 +188,12 @@ def _told_apart(name: str, paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{name}-{number}" if number > 1 else name for number in range(1, len(paths) + 1)]
+
+
+def _may_be_same(stored: str, path: str) -> bool:
+    """Whether a path that was perhaps written in another folder may mean this one."""
+    parts = Path(stored).parts
+    return stored == path or Path(path).resolve().parts[-len(parts) :] == parts
 
 
 def _folders_above(path: str, name: str) -> list[str]:
