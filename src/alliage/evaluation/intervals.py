@@ -173,7 +173,7 @@ def exchange_p(
     resamples: int | None = None,
     seed: int = 0,
 ) -> float:
-    """p of approximate randomisation (Noreen, 1989), for any metric.
+    """The p of approximate randomisation (Noreen, 1989), for any metric.
 
     Args:
         size: number of examples.
