@@ -88,6 +88,14 @@ def killed(inputs, out, stage="merging", share=0.5, parts=1):
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.fixture(autouse=True)
+def _heeds_interrupts():
+    """What a shell starts in the background ignores SIGINT, and so would all that tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def begun(inputs, out, *options):
     """A running merge to `out` with some parts done, and more to do."""
     journal = out.parent / f".{out.name}.partial" / "journal"
