@@ -57,7 +57,7 @@ def expected_calibration_error(
     data = checked(probabilities, labels, weights)
     if bins is None:
         found = levels(data)
-        return float(np.abs(found.positive - found.mass * found.values).sum())
+        return float(np.abs(found.surplus).sum())
     groups = _bin_of(data.values, bins)
     gaps = np.bincount(groups, weights=data.mass * (data.outcomes - data.values))
     return float(np.abs(gaps).sum())

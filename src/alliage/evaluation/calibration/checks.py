@@ -39,6 +39,11 @@ class Level(NamedTuple):
     mass: Floats
     positive: Floats
 
+    @property
+    def surplus(self) -> Floats:
+        """What happened beyond what probabilities said, [m]."""
+        return self.positive - self.mass * self.values
+
 
 def checked(
     probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None

@@ -35,16 +35,14 @@ def post_processing_gap(
     """
     found = levels(checked(probabilities, labels, weights))
     change = best_change(found)
-    surplus = found.positive - found.mass * found.values
-    return max(0.0, float(change @ (2 * surplus - found.mass * change)))
+    return max(0.0, float(change @ (2 * found.surplus - found.mass * change)))
 
 
 def best_change(found: Level) -> Floats:
     """η(v) = κ(v) − v at each distinct prediction, for the κ that the gap compares with, [m]."""
     from alliage.evaluation.calibration.kernels import lipschitz_fit
 
-    surplus = found.positive - found.mass * found.values
-    change: Floats = lipschitz_fit(found.mass, surplus, np.diff(found.values), 1.0)
+    change: Floats = lipschitz_fit(found.mass, found.surplus, np.diff(found.values), 1.0)
     return change
 
 

@@ -33,7 +33,7 @@ def smooth_calibration_error(
         ValueError: an argument of another shape or range.
     """
     found = levels(checked(probabilities, labels, weights))
-    return largest_product(found.positive - found.mass * found.values, np.diff(found.values))
+    return largest_product(found.surplus, np.diff(found.values))
 
 
 def dual_smooth_calibration_error(
