@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 import alliage
 from alliage.data import Example, Task
 from alliage.errors import AlliageError, UsageError
 from alliage.evaluation import Misfit, calibrate, evaluate, load_classifier, predict
-from alliage.evaluation.answers import Answers, softmax
+from alliage.evaluation.answers import Answers
 from alliage.evaluation.calibrating import cross_fitted
 from alliage.evaluation.calibration.repairs import fit_repair
 from alliage.evaluation.saved_repair import FILE, read_repair
@@ -45,10 +46,10 @@ def test_a_temperature_beside_a_model_is_applied_on_what_it_has_not_seen(model):
     calibrate(model, MOOD, "temperature", model / FILE)
     fitted = answers_of(model, "validation")
     best = minimize_scalar(
-        lambda t: log_loss(fitted.truth, softmax(fitted.logits / np.exp(t))), bounds=(-9, 9)
+        lambda t: log_loss(fitted.truth, softmax(fitted.logits.astype(float) / np.exp(t), axis=1)), bounds=(-9, 9)
     )
     seen = answers_of(model, "test")
-    expected = softmax(seen.logits / np.exp(best.x))
+    expected = softmax(seen.logits.astype(float) / np.exp(best.x), axis=1)
     scores = evaluate(model, MOOD, split="test")
     right = seen.predicted == seen.truth
     bins = np.ceil(expected.max(axis=1) * 15)

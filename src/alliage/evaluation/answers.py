@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from alliage.data import Example
 from alliage.data.encoding import IGNORED
@@ -44,7 +45,7 @@ class Answers:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits, [n, labels]."""
-        return softmax(self.logits)
+        return np.asarray(softmax(self.logits.astype(np.float64), axis=1))
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -54,12 +55,6 @@ class Answers:
     def by_example(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """Values [n] cut into the examples they belong to."""
         return np.split(values, np.searchsorted(self.examples, np.arange(1, self.count)))
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Probabilities [n, k] of logits [n, k], in float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def predict(
