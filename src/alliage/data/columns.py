@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -26,7 +27,7 @@ _IMAGES = ("image", "img")
 LABEL = "label"
 
 
-class Columns(BaseModel):
+class Columns(BaseModel, ABC):
     """Which columns hold what; each kind of task has its own.
 
     Attributes:
@@ -41,27 +42,27 @@ class Columns(BaseModel):
     hidden: ClassVar[Any] = "-1"
 
     @classmethod
+    @abstractmethod
     def infer(cls, names: Collection[str]) -> Self | None:
         """The columns by the names that data sets use; nothing where none fit."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def input_columns(self) -> tuple[str, ...]:
         """The columns that must be there in every example."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def label_column(self) -> str:
         """The column of what is to be answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inputs_of(self, record: Mapping[str, Any]) -> Any:
         """The inputs of an example, as `Row` has them.
 
         Raises:
             ValueError: what is wrong with a value.
         """
-        raise NotImplementedError
 
     def label_of(self, record: Mapping[str, Any]) -> Any:
         """The label of an example, as `Row` has it; nothing where there is none.

@@ -10,6 +10,7 @@ import torch
 from alliage.data.task import Example
 
 IGNORED = -100  # a token without a label: torch's cross entropy passes over it
+AT_ONCE = 1000  # examples in one call of the tokenizer, which keeps more than the ids
 
 Features = dict[str, Any]
 

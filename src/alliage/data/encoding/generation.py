@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 
-from alliage.data.encoding.forms import IGNORED, Features, padded
+from alliage.data.encoding.forms import AT_ONCE, IGNORED, Features, padded
 from alliage.data.task import Example, Kind
-
-_AT_ONCE = 1000  # examples in one call of the tokenizer, which keeps more than the ids
 
 
 class GenerativeEncoder(ABC):
@@ -152,9 +150,9 @@ class CausalEncoder(GenerativeEncoder):
         ]
         start = self.tokenizer.bos_token_id
         parts = []
-        for first in range(0, len(texts), _AT_ONCE):
+        for first in range(0, len(texts), AT_ONCE):
             batch = self.tokenizer(
-                texts[first : first + _AT_ONCE], return_offsets_mapping=True,
+                texts[first : first + AT_ONCE], return_offsets_mapping=True,
                 return_special_tokens_mask=True, verbose=False,
             )  # fmt: skip
             for index, ids in enumerate(batch["input_ids"]):
@@ -198,8 +196,8 @@ class Seq2SeqEncoder(GenerativeEncoder):
     ) -> tuple[list[list[int]], list[bool]]:
         ids: list[list[int]] = []
         cut: list[bool] = []
-        for first in range(0, len(texts), _AT_ONCE):
-            given = {"text_target" if target else "text": list(texts[first : first + _AT_ONCE])}
+        for first in range(0, len(texts), AT_ONCE):
+            given = {"text_target" if target else "text": list(texts[first : first + AT_ONCE])}
             batch = self.tokenizer(**given, truncation=True, max_length=self._max_length)
             ids += batch["input_ids"]
             cut += [bool(encoding.overflowing) for encoding in batch.encodings]

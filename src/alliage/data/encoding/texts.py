@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 
-from alliage.data.encoding.forms import IGNORED, Features, padded
+from alliage.data.encoding.forms import AT_ONCE, IGNORED, Features, padded
 from alliage.data.task import Example, Kind
-
-_AT_ONCE = 1000  # examples in one call of the tokenizer, which keeps more than the ids
 
 
 class TextEncoder:
@@ -36,8 +34,8 @@ class TextEncoder:
         """Token ids (and what else the tokenizer gives) and labels; long texts are cut."""
         return [
             features
-            for start in range(0, len(examples), _AT_ONCE)
-            for features in self._encode(examples[start : start + _AT_ONCE])
+            for start in range(0, len(examples), AT_ONCE)
+            for features in self._encode(examples[start : start + AT_ONCE])
         ]
 
     def _encode(self, examples: Sequence[Example]) -> list[Features]:
