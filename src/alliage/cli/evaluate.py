@@ -117,7 +117,7 @@ def evaluate(
     others = [model for model in asked if _place(model) != base]
     everyone = others if against is None else [against, *others]
     only_base = against if len(others) == len(asked) else None
-    judge.find_repairs(everyone, repair, requirements, only_base)
+    judge.prepare(everyone, repair, requirements, only_base)
     with console.progress(quiet) as show:
         found = {model: judge.score(model, show) for model in everyone}
     present = [model for model, scores in found.items() if scores is not None]
@@ -178,15 +178,18 @@ class _Judge:
         self._cross = cross
         self._settings = settings
         self._repairs: dict[str, Path] = {}
+        self._chosen: dict[str, Sequence[Task]] = {}
 
-    def find_repairs(
+    def prepare(
         self,
         models: Sequence[str],
         path: Path | None,
         requirements: Sequence[Requirement],
         only_base: str | None,
     ) -> None:
-        """Find out which models the repair in a file is of; all others are scored without it.
+        """Find out which tasks each model is asked, and which models the repair in a file is of.
+
+        All others are scored without that repair.
 
         Args:
             models: all that are to be scored.
@@ -214,11 +217,12 @@ class _Judge:
                     self._repairs[model] = path
                 saved, _ = find_repair(checkpoint, self._repairs.get(model))
                 tasks = self._tasks if self._cross else own_tasks(checkpoint, self._tasks)
+            self._chosen[model] = tasks
             texts = [one.text for one in calibration if one.relative or model != only_base]
             if saved is None or not texts:
                 continue
             for task in tasks:
-                if (saved.task, saved.split) == (task.name, split) and saved.fits(task):
+                if saved.was_fitted_on(task, split) and saved.fits(task):
                     what = f"its repair was fitted on {task.name}: {split} itself, so that"
                     what += f" {', '.join(texts)} would say nothing."
                     problems.append(Problem(model, what, "Name another split with --split."))
@@ -229,18 +233,15 @@ class _Judge:
             raise UsageError(problems)
 
     def score(self, model: str, show: Any) -> Scores | None:
-        """A model's scores; nothing where it could be scored on no task."""
-        from alliage.checkpoints import open as open_checkpoint
+        """The scores of a model that was prepared; nothing where it fits no task."""
         from alliage.evaluation import Misfit, Unlabelled
         from alliage.evaluation import evaluate as score
-        from alliage.evaluation.heads import own_tasks
         from alliage.evaluation.scores import join_scores
 
         parts: list[Scores] = []
         missed: list[Problem] = []
         hidden: list[Problem] = []
-        with open_checkpoint(model) as checkpoint:
-            chosen = self._tasks if self._cross else own_tasks(checkpoint, self._tasks)
+        chosen = self._chosen[model]
         for task in self._tasks:
             if task not in chosen:
                 what = f"the model was made for {chosen[0].name}."

@@ -50,6 +50,10 @@ class SavedRepair:
         same = set(self.labels) == set(task.labels) and len(self.labels) == len(task.labels)
         return same and self.kind == task.kind
 
+    def was_fitted_on(self, task: Task, split: str) -> bool:
+        """Whether these are the examples, by their names, that the repair was fitted to."""
+        return (self.task, self.split) == (task.name, split)
+
     def apply(self, task: Task, answers: Answers) -> Answers:
         """Answers with repaired probabilities, as logits.
 

@@ -219,7 +219,7 @@ def _repaired(saved: SavedRepair, task: Task, found: _Scored, settings: Settings
         raise Misfit(Problem(task.name, "texts have no confidence to repair."))
     answers = saved.apply(task, found.answers)
     scores = replace(found.scores, speed=(), **_measured(task, answers, settings))
-    if (saved.task, saved.split) == (task.name, scores.split):
+    if saved.was_fitted_on(task, scores.split):
         what = f"the repair was fitted on {task.name}: {scores.split} itself."
         scores = replace(scores, note=f"{what} Check it on examples that it has not seen.")
     return scores
