@@ -18,9 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks._real_data import DATA
 from benchmarks._report import report
 
-DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TASK = "kmnist"
 SEEDS = (0, 1, 2)
 CLEAR = 20  # epochs after a deficit
