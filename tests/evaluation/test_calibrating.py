@@ -46,7 +46,8 @@ def test_a_temperature_beside_a_model_is_applied_on_what_it_has_not_seen(model):
     calibrate(model, MOOD, "temperature", model / FILE)
     fitted = answers_of(model, "validation")
     best = minimize_scalar(
-        lambda t: log_loss(fitted.truth, softmax(fitted.logits.astype(float) / np.exp(t), axis=1)), bounds=(-9, 9)
+        lambda t: log_loss(fitted.truth, softmax(fitted.logits.astype(float) / np.exp(t), axis=1)),
+        bounds=(-9, 9),
     )
     seen = answers_of(model, "test")
     expected = softmax(seen.logits.astype(float) / np.exp(best.x), axis=1)
