@@ -165,3 +165,16 @@ def test_memory_does_not_grow_with_the_file(tmp_path, large, stays_flat):
     assert characters == 150_000 // 5 * 403
     assert (peak < 16) == stays_flat  # MiB more than with the small file
     assert (held < 16) == stays_flat
+
+
+def test_domains_are_kept(tmp_path, cache):
+    records = [{"text": "a", "label": n % 2, "genre": f"g{n % 3}"} for n in range(9)]
+    lines(tmp_path / "t" / "train.jsonl", *records)
+    (tmp_path / "t.yml").write_text(
+        "kind: sequence-classification\n"
+        "files: {train: t/train.jsonl, validation: t/train.jsonl}\n"
+        "columns: {text: text, domain: genre}\n"
+    )
+    assert [one.domain for one in load_task(tmp_path / "t.yml").splits["train"]] == [
+        record["genre"] for record in records
+    ]

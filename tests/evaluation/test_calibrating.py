@@ -70,6 +70,25 @@ def test_the_examples_of_the_fit_are_said_to_be_no_check(model):
     assert "the repair was fitted on mood: validation itself." in note
 
 
+def test_a_temperature_at_its_end_is_said(model):
+    right = answers_of(model, "validation").predicted
+    agreed = tuple(
+        example._replace(label=int(label))
+        for example, label in zip(SPLITS["validation"], right, strict=True)
+    )
+    record = calibrate(
+        model, replace(MOOD, splits={"validation": agreed}), "temperature", model / "t.json"
+    )
+    assert (
+        record.note == "temperature: no answer is wrong, and the repair goes to its end, 4.54e-05."
+    )
+    opposed = tuple(one._replace(label=1 - one.label) for one in agreed)
+    record = calibrate(
+        model, replace(MOOD, splits={"validation": opposed}), "temperature", model / "u.json"
+    )
+    assert "no better than chance, and the repair goes to its end, 2.2e+04." in record.note
+
+
 def test_labels_in_another_order_get_the_same_repair(model):
     calibrate(model, MOOD, "isotonic", model / FILE)
     turned = tuple(example._replace(label=1 - example.label) for example in SPLITS["test"])

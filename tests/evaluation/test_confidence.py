@@ -7,6 +7,8 @@ import pytest
 
 from alliage.evaluation.answers import Answers
 from alliage.evaluation.calibration import (
+    dual_post_processing_gap,
+    dual_smooth_calibration_error,
     expected_calibration_error,
     lower_calibration_distance,
     smooth_calibration_error,
@@ -16,6 +18,8 @@ from alliage.evaluation.confidence import (
     calibration_differences,
     calibration_metrics,
     confidence_bins,
+    domain_details,
+    worst_domains,
 )
 
 
@@ -37,9 +41,9 @@ def calibrated(count=300, labels=3, seed=0, sharper=1.0):
 
 
 def test_a_calibrated_model_lies_in_the_band_of_chance_and_a_sharper_one_above():
-    for row in calibration_details(calibrated(), classes=True)[:3]:
+    for row in calibration_details(calibrated(), classes=True)[:5]:
         assert row.chance_low <= row.value <= row.chance_high
-    for row in calibration_details(calibrated(sharper=3), classes=True)[:3]:
+    for row in calibration_details(calibrated(sharper=3), classes=True)[:5]:
         assert row.value > row.chance_high
         assert row.low <= row.value
     assert row.low > row.chance_high  # of the gap: no doubt
@@ -49,14 +53,35 @@ def test_details_are_the_measures_on_the_top_label_and_on_each_class():
     answers = calibrated(sharper=2)
     shares = np.exp(answers.logits) / np.exp(answers.logits).sum(axis=1, keepdims=True)
     top, right = shares.max(axis=1), shares.argmax(axis=1) == answers.truth
-    ece, smce, _, lower = calibration_details(answers, classes=True)
+    ece, smce, _, dual, dual_gap, lower = calibration_details(answers, classes=True)
     assert ece.value == pytest.approx(expected_calibration_error(top, right, 15))
     assert smce.value == pytest.approx(smooth_calibration_error(top, right))
+    odds = np.log(top / (1 - top))
+    assert dual.value == pytest.approx(dual_smooth_calibration_error(odds, right))
+    assert dual_gap.value == pytest.approx(dual_post_processing_gap(odds, right))
     assert lower.value == pytest.approx(lower_calibration_distance(top, right), abs=1e-6)
     each = [smooth_calibration_error(shares[:, k], answers.truth == k) for k in range(3)]
     assert smce.classes_mean == pytest.approx(np.mean(each))
     assert smce.classes_largest == pytest.approx(max(each))
     assert np.isnan(calibration_details(answers, classes=False)[0].classes_mean)
+
+
+def test_a_domain_may_be_off_where_all_together_are_not():
+    # Sure at 0.75: always right on one domain, right half of the time on the other.
+    logits = np.log(np.tile([0.25, 0.75], (400, 1)))
+    truth = np.array([1, 1] * 100 + [1, 0] * 100)
+    answers = Answers(logits, truth, np.arange(400), 400, ("news",) * 200 + ("talk",) * 200)
+    assert calibration_metrics(answers)["smce"] == pytest.approx(0, abs=1e-12)
+    found = {(row.domain, row.metric): row for row in domain_details(answers)}
+    for domain in ("news", "talk"):
+        row = found[domain, "smce"]
+        assert (row.examples, row.value) == (200, pytest.approx(0.25))
+        assert row.value > row.chance_high > 0
+    worst = worst_domains(found.values())
+    assert worst == pytest.approx(
+        {"ece_worst_domain": 0.25, "smce_worst_domain": 0.25, "pgap_worst_domain": 0.0625}
+    )
+    assert domain_details(calibrated()) == ()
 
 
 def test_a_difference_of_calibration_is_that_of_the_measures():

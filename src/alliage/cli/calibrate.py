@@ -60,6 +60,8 @@ def calibrate(
             model, task, repair, out, head=head, split=split, limit=limit, batch_size=batch_size,
             device=device, on_event=show,
         )  # fmt: skip
+    if record.note:
+        console.note(record.note, quiet=quiet)
     if json:
         console.print_json(asdict(record))
         return

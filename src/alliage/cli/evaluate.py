@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alliage.cli import console
+from alliage.cli.score_tables import print_comparisons, print_scores
 from alliage.errors import AlliageError, CheckFailed, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def evaluate(
     ] = None,
     calibration: Annotated[
         bool,
-        typer.Option("--calibration", help="In detail: intervals, by class, null bands."),
+        typer.Option(
+            "--calibration", help="In detail: intervals, null bands, by class and domain."
+        ),
     ] = False,
     repair: Annotated[
         Path | None,
@@ -85,7 +87,8 @@ def evaluate(
     from alliage.data import load_task
     from alliage.evaluation.comparing import compare_scores
     from alliage.evaluation.evidence import known_metrics
-    from alliage.evaluation.requirements import DETAIL, parse_requirements
+    from alliage.evaluation.metrics import CALIBRATION_DETAILS
+    from alliage.evaluation.requirements import parse_requirements
     from alliage.evaluation.scores import with_distinct_names
     from alliage.studies.results import check_folder, read_table
 
@@ -98,7 +101,7 @@ def evaluate(
         console.note(line, quiet=quiet)
     known = {metric for task in loaded for metric in known_metrics(task)}
     if calibration:
-        known.add(DETAIL)
+        known.update(CALIBRATION_DETAILS)
     requirements = parse_requirements(require or (), known, has_base=against is not None)
     asked = list({_place(model): model for model in models}.values())
     base = None if against is None else _place(against)
@@ -152,8 +155,8 @@ def evaluate(
         }
         console.print_json(document)
     else:
-        _print(shown)
-        _print_comparisons(comparisons)
+        print_scores(shown)
+        print_comparisons(comparisons)
     for problem in judge.left_out:
         console.note(f"left out: {problem}", quiet=quiet)
     for line in notes:
@@ -203,13 +206,13 @@ class _Judge:
             AlliageError: the file is of no repair.
         """
         from alliage.checkpoints import open as open_checkpoint
-        from alliage.evaluation.confidence import MEASURES
         from alliage.evaluation.heads import own_tasks
-        from alliage.evaluation.requirements import DETAIL
+        from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
         from alliage.evaluation.saved_repair import find_repair, read_repair
 
         given = None if path is None else read_repair(path)
-        calibration = [one for one in requirements if one.metric in (*MEASURES, DETAIL)]
+        of_calibration = {*CALIBRATION, *CALIBRATION_DETAILS}
+        calibration = [one for one in requirements if one.metric in of_calibration]
         split, problems = self._settings["split"], []
         for model in models:
             with open_checkpoint(model) as checkpoint:
@@ -302,85 +305,6 @@ def _check(
     ]
     if problems:
         raise CheckFailed(problems)
-
-
-def _print(found: Sequence[Scores]) -> None:
-    if not found:
-        return
-    models = [
-        (s.model, s.role, s.method or None, s.layers, f"{s.parameters:,}", console.size(s.bytes))
-        for s in found
-    ]
-    columns = ("model", "role", "method", "layers", "parameters", "size")
-    console.print_table("models", columns, models, numbers_from=3)
-    scored = [(scores.model, task) for scores in found for task in scores.tasks]
-    for name in dict.fromkeys(task.task for _, task in scored):
-        here = {model: task for model, task in scored if task.task == name}
-        metrics = list(dict.fromkeys(metric for task in here.values() for metric in task.metrics))
-        rows: list[list[object]] = [
-            [metric, *(_with_interval(task, metric) for task in here.values())]
-            for metric in metrics
-        ]
-        rows.append(["seconds", *(f"{task.seconds:.2f}" for task in here.values())])
-        if any(task.truncated for task in here.values()):
-            rows.append(["cut at the longest length", *(t.truncated for t in here.values())])
-        first = next(iter(here.values()))
-        title = f"{name}: scores on {first.split}, {first.examples} examples, 95 % intervals"
-        console.print_table(title, ("metric", *here), rows)
-    details = [(model, task.task, one) for model, task in scored for one in task.calibration]
-    if details:
-        rows = [
-            [model, task, one.metric, one.value, *map(_or_none, one[2:])]
-            for model, task, one in details
-        ]
-        title = "calibration: 95 % intervals; where calibrated models lie; each class alone"
-        headings: tuple[str, ...] = (
-            "model", "task", "measure", "value", "low", "high", "chance from", "to",
-            "classes, mean", "largest",
-        )  # fmt: skip
-        console.print_table(title, headings, rows, numbers_from=3)
-    speeds = [(model, task.task, one) for model, task in scored for one in task.speed]
-    if speeds:
-        rows = [
-            [model, task, one.batch, one.median * 1e3, one.low * 1e3, one.high * 1e3,
-             one.throughput]
-            for model, task, one in speeds
-        ]  # fmt: skip
-        one = speeds[0][2]
-        title = f"speed on {one.device}, {one.threads} threads; median and quartiles of a pass"
-        headings = ("model", "task", "batch", "ms", "25 %", "75 %", "examples/s")
-        console.print_table(title, headings, rows, numbers_from=2)
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _with_interval(task: Any, metric: str) -> str | None:
-    if metric not in task.metrics:
-        return None
-    interval = task.intervals.get(metric)
-    brackets = f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
-    return f"{task.metrics[metric]:.4f}{brackets}"
-
-
-def _bounds(low: float, high: float) -> str | None:
-    return None if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
-    for against, task in dict.fromkeys((row["against"], row["task"]) for row in comparisons):
-        rows = [
-            [
-                row["model"], row["metric"], f"{row['value']:+.4f}",
-                _bounds(row["low"], row["high"]), row["p"], row["test"],
-            ]
-            for row in comparisons
-            if row["task"] == task
-        ]  # fmt: skip
-        title = f"{task}: difference to {against}, on the same examples"
-        columns = ("model", "metric", "difference", "95 %", "p", "test")
-        console.print_table(title, columns, rows, numbers_from=2)
 
 
 def _save(found: Sequence[Scores], comparisons: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -34,12 +34,19 @@ class Columns(BaseModel, ABC):
         usual: the names under which columns are found, for errors.
         hidden: what stands for a label that is not told, as in GLUE's test sets, unless it is one
             of the labels of train.
+        domain: as its description says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     usual: ClassVar[str]
     hidden: ClassVar[Any] = "-1"
+
+    domain: str | None = Field(
+        default=None,
+        description="A column of domains, as genre or language: calibration is then also measured "
+        "on each of them apart.",
+    )
 
     @classmethod
     @abstractmethod
@@ -71,6 +78,23 @@ class Columns(BaseModel, ABC):
             ValueError: what is wrong with the value.
         """
         return label_name(self.label_column, record.get(self.label_column))
+
+    def domain_of(self, record: Mapping[str, Any]) -> str | None:
+        """The domain of an example, numbers as JSON writes them; nothing where none are told.
+
+        Raises:
+            ValueError: neither a text nor a whole number.
+        """
+        if self.domain is None:
+            return None
+        value = record[self.domain]
+        try:
+            name = label_name(self.domain, value)
+        except ValueError:
+            name = None
+        if name is None:
+            raise ValueError(f"column {self.domain!r}: expected a domain, found {value!r}.")
+        return name
 
 
 class TextColumns(Columns):

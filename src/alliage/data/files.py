@@ -28,11 +28,13 @@ class Row(NamedTuple):
         inputs: as in `Example`; of an image in a file, its path or its bytes.
         label: the label's name, or one for each token; a number, the number of the right choice or
             a text in tasks without label names; nothing where it is hidden.
+        domain: the part of the data that it belongs to, where the task tells.
     """
 
     place: str
     inputs: Any
     label: Any
+    domain: str | None = None
 
 
 # One example as a table has it: its place and its columns, or what is wrong with it.

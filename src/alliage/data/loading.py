@@ -17,6 +17,7 @@ from alliage.data.task import SPLITS, Example, Kind, Task, hold_out
 from alliage.data.task_file import LabelledFile, TaskFile, Validation, read_task_file
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 
+_YAML = (".yml", ".yaml")
 _NAMED: tuple[Kind, ...] = (
     "sequence-classification",
     "token-classification",
@@ -55,10 +56,11 @@ def load_task(ref: str | Path, *, validation: Validation | None = None) -> Task:
     path = Path(ref).expanduser()
     if path.is_dir():
         return _build(path.name, None, _find_splits(path), None, validation)
-    if path.suffix in (".yml", ".yaml") and path.is_file():
+    if path.suffix in _YAML and path.is_file():
         file = read_task_file(path)
         return _build(file.name or path.stem, file, _sources(path, file), file.kind, validation)
-    known = [*digits.names(), *(item.name for item in path.parent.glob("*"))]
+    beside = (item for item in path.parent.glob("*") if item.is_dir() or item.suffix in _YAML)
+    known = [*digits.names(), *(item.name for item in beside if item.name[0] != ".")]
     raise UsageError(
         Problem(
             str(ref),
@@ -157,7 +159,13 @@ def _build(
 ) -> Task:
     """Read every split, settle the labels, and check all splits against them."""
     sources = {split: sources[split] for split in SPLITS if split in sources}
-    kind = kind or _common_kind(name, sources)
+    notes = []
+    if kind is None:
+        kind = _common_kind(name, sources)
+        if kind == "regression":
+            what = "its labels are decimal numbers: read as regression."
+            fix = "If they are classes, write a YAML file with kind: sequence-classification."
+            notes.append(Problem(name, what, fix))
     stated = file.labels if isinstance(file, LabelledFile) else None
     found = _read(sources, kind, getattr(file, "columns", None), stated or ())
     known: tuple[str, ...] = ()
@@ -171,7 +179,7 @@ def _build(
         split: parts.chained([part.examples(index) for part in read])
         for split, read in found.items()
     }
-    notes = [
+    notes += [
         Problem(part.where, "hides its labels: it cannot be scored.")
         for read in found.values()
         for part in read

@@ -107,7 +107,7 @@ class _Examples(LazyExamples):
     def at(self, place: int) -> Example:
         row = self._rows[place]
         inputs = decode(row.inputs) if isinstance(row.inputs, str | bytes) else row.inputs
-        return Example(inputs, None if self._hides else self._label(row.label))
+        return Example(inputs, None if self._hides else self._label(row.label), row.domain)
 
     def _label(self, label: Any) -> Any:
         if self._index is None:

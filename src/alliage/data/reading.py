@@ -131,7 +131,7 @@ def _row(
     problems = _lacking(columns, record, where, may_hide)
     if problems:
         return None, problems
-    inputs = label = None
+    inputs = label = domain = None
     try:
         inputs = columns.inputs_of(record)
         if isinstance(columns, ImageColumns) and isinstance(inputs, str | bytes):
@@ -142,18 +142,23 @@ def _row(
         label = columns.label_of(record)
     except ValueError as error:
         problems.append(Problem(where, str(error)))
-    return (None, problems) if problems else (Row(place, inputs, label), [])
+    try:
+        domain = columns.domain_of(record)
+    except ValueError as error:
+        problems.append(Problem(where, str(error)))
+    return (None, problems) if problems else (Row(place, inputs, label, domain), [])
 
 
 def _lacking(
     columns: Columns, record: Mapping[str, Any], where: str, may_hide: bool
 ) -> list[Problem]:
     """The columns that an example lacks; labels may be hidden, but not by a wrong name."""
-    missing = [name for name in columns.input_columns if name not in record]
+    wanted = (*columns.input_columns, *([columns.domain] if columns.domain else ()))
+    missing = [name for name in wanted if name not in record]
     if not missing and columns.label_column in record:
         return []
     names = [name for name in record if name not in (conll.LINES, "-1")]
-    others = set(names) - set(columns.input_columns)
+    others = set(names) - set(wanted)
     typo = get_close_matches(columns.label_column, others, cutoff=0.7)
     if columns.label_column not in record and (typo or not may_hide):
         missing.append(columns.label_column)

@@ -24,7 +24,7 @@ from alliage.data.task import Kind
 from alliage.errors import AlliageError, Problem
 
 _BATCH = 1024  # examples
-_VERSION = 1  # of the stored form
+_VERSION = 2  # of the stored form
 
 
 def read_stored(
@@ -85,8 +85,8 @@ class StoredRows(Sequence[Row]):
             return [self[place] for place in range(len(self))[index]]
         place = range(self._length)[index]
         batch = self._file[0].get_batch(place // _BATCH)
-        inputs, label = (column[place % _BATCH].as_py() for column in batch.columns)
-        return Row("", _thawed(inputs), _thawed(label))
+        inputs, label, domain = (column[place % _BATCH].as_py() for column in batch.columns)
+        return Row("", _thawed(inputs), _thawed(label), domain)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}
@@ -121,7 +121,8 @@ def _store(rows: Iterator[Row], kind: Kind, path: Path, note: Path, labels: Labe
         with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             batch: list[dict[str, Any]] = []
             for row in rows:
-                batch.append({"inputs": _frozen(row.inputs, kind), "label": row.label})
+                inputs = _frozen(row.inputs, kind)
+                batch.append({"inputs": inputs, "label": row.label, "domain": row.domain})
                 if len(batch) == _BATCH:
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
                     batch = []
@@ -150,7 +151,9 @@ def _schema(kind: Kind) -> Any:
         "regression": pa.float64(),
         "multiple-choice": pa.int64(),
     }
-    return pa.schema({"inputs": inputs.get(kind, texts), "label": labels.get(kind, text)})
+    return pa.schema(
+        {"inputs": inputs.get(kind, texts), "label": labels.get(kind, text), "domain": text}
+    )
 
 
 def _frozen(inputs: Any, kind: Kind) -> Any:

@@ -42,10 +42,12 @@ class Example(NamedTuple):
             regression: a number;
             multiple-choice: index of the right choice;
             text-generation: the target text.
+        domain: the part of the data that it belongs to, where the task names a column of them.
     """
 
     inputs: Any
     label: Any
+    domain: str | None = None
 
 
 class LazyExamples(Sequence[Example], ABC):

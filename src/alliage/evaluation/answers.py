@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ _GENERATIVE_BATCHES = 4
 OnBatch = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answers:
     """What a model answers to the examples of a split, in their order.
 
@@ -35,14 +36,16 @@ class Answers:
         truth: [n], indices of labels or choices, or numbers.
         examples: [n], the example of each decision, counted from 0.
         count: of examples.
+        domains: of each example, [count]; none where the task does not tell them.
     """
 
     logits: NDArray[np.floating[Any]]
     truth: NDArray[Any]
     examples: NDArray[np.int64]
     count: int
+    domains: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits, [n, labels]."""
         return np.asarray(softmax(self.logits.astype(np.float64), axis=1))
@@ -78,8 +81,10 @@ def predict(
     columns = torch.tensor(classifier.columns, device=device)
     logits: list[NDArray[np.float32]] = []
     truth: list[NDArray[Any]] = []
+    domains: list[str] = []
     done = 0
     for start, chunk in chunks(classifier, examples, batch_size):
+        domains += domains_of(chunk)
         encoded = classifier.encoder.encode(chunk)
         found: list[Any] = [None] * len(encoded)
         labels: list[Any] = [None] * len(encoded)
@@ -106,7 +111,13 @@ def predict(
         np.concatenate(truth),
         np.repeat(np.arange(len(counts)), counts),
         len(counts),
+        tuple(domains),
     )
+
+
+def domains_of(examples: Sequence[Example]) -> list[str]:
+    """The domain of each example, where the task tells them."""
+    return [example.domain for example in examples if example.domain is not None]
 
 
 def chunks(

@@ -15,7 +15,7 @@ from alliage.checkpoints.writer import refuse_existing
 from alliage.data import Task, load_task
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.evaluation.answers import Answers
-from alliage.evaluation.calibration.repairs import REPAIRS, fit_repair
+from alliage.evaluation.calibration.repairs import REPAIRS, Repair, Temperature, fit_repair
 from alliage.evaluation.confidence import calibration_metrics
 from alliage.evaluation.evidence import weigh
 from alliage.evaluation.models import load_classifier
@@ -39,6 +39,7 @@ class CalibrationRecord:
         before: accuracy and calibration of the model as it is.
         after: the same after the repair, on examples it was not fitted on: of five folds, each is
             repaired by a fit to the other four. The repair that is kept was fitted to all.
+        note: what a reader of the figures has to know.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class CalibrationRecord:
     examples: int
     before: dict[str, float]
     after: dict[str, float]
+    note: str = ""
 
 
 def calibrate(
@@ -108,7 +110,7 @@ def calibrate(
     after = cross_fitted(repair, answers)
     return CalibrationRecord(
         out, repair, loaded.name, split, len(examples),
-        *(_measured(loaded, each) for each in (answers, after)),
+        before=_measured(loaded, answers), after=_measured(loaded, after), note=_note(fitted),
     )  # fmt: skip
 
 
@@ -133,6 +135,12 @@ def cross_fitted(repair: str, answers: Answers, *, seed: int = 0) -> Answers:
 def _measured(task: Task, answers: Answers) -> dict[str, float]:
     accuracy = weigh(task, answers).tally.values()["accuracy"]
     return {"accuracy": accuracy} | calibration_metrics(answers)
+
+
+def _note(fitted: Repair) -> str:
+    if not isinstance(fitted, Temperature) or not fitted.limit:
+        return ""
+    return f"temperature: {fitted.limit}, and the repair goes to its end, {fitted.temperature:.3g}."
 
 
 def _check(repair: str, task: Task, out: Path) -> None:

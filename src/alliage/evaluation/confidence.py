@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -14,8 +14,12 @@ from alliage.evaluation.answers import Answers
 from alliage.evaluation.calibration import (
     Bin,
     bootstrap_band,
+    by_domain,
     confidence,
+    dual_post_processing_gap,
+    dual_smooth_calibration_error,
     expected_calibration_error,
+    log_odds,
     lower_calibration_distance,
     null_band,
     one_against_rest,
@@ -33,6 +37,10 @@ MEASURES: Mapping[str, Callable[..., float]] = {
     "smce": smooth_calibration_error,
     "pgap": post_processing_gap,
 }
+_DUALS: Mapping[str, Callable[..., float]] = {
+    "dual_smce": dual_smooth_calibration_error,
+    "dual_pgap": dual_post_processing_gap,
+}
 
 
 class CalibrationDetail(NamedTuple):
@@ -46,7 +54,7 @@ class CalibrationDetail(NamedTuple):
         classes_mean, classes_largest: of each class against the rest.
 
     NaN is what was not measured: for the lower distance all but the value, which takes a linear
-    program each; for choices, classes.
+    program each; of choices, and of the dual measures, classes.
     """
 
     metric: str
@@ -57,6 +65,25 @@ class CalibrationDetail(NamedTuple):
     chance_high: float = math.nan
     classes_mean: float = math.nan
     classes_largest: float = math.nan
+
+
+class DomainDetail(NamedTuple):
+    """One measure of calibration on one domain.
+
+    Attributes:
+        domain: its name.
+        metric: the measure's name.
+        examples: the decisions in it.
+        value: of the top label's probability.
+        chance_low, chance_high: where it would lie in 95 % of cases if the model were calibrated.
+    """
+
+    domain: str
+    metric: str
+    examples: int
+    value: float
+    chance_low: float
+    chance_high: float
 
 
 class CurvePoint(NamedTuple):
@@ -97,18 +124,42 @@ def calibration_details(answers: Answers, *, classes: bool) -> tuple[Calibration
     """
     probabilities, truth = answers.probabilities, answers.truth
     top = confidence(probabilities, truth)
+    odds = log_odds(probabilities).max(axis=1)
     found = []
-    for name, measure in MEASURES.items():
-        interval = bootstrap_band(measure, *top, groups=answers.examples)
-        chance = null_band(measure, top.probabilities)
-        row = CalibrationDetail(
-            name, measure(*top), interval.low, interval.high, chance.low, chance.high
-        )
-        if classes:
+    for name, measure in {**MEASURES, **_DUALS}.items():
+        predictions = odds if name in _DUALS else top.probabilities
+        interval = bootstrap_band(measure, predictions, top.labels, groups=answers.examples)
+        chance = null_band(partial(_of_drawn, measure, predictions), top.probabilities)
+        value = measure(predictions, top.labels)
+        row = CalibrationDetail(name, value, interval.low, interval.high, chance.low, chance.high)
+        if classes and name in MEASURES:
             rest = one_against_rest(measure, probabilities, truth)
             row = row._replace(classes_mean=rest.mean, classes_largest=rest.largest)
         found.append(row)
     return (*found, CalibrationDetail("lower_distance", lower_calibration_distance(*top)))
+
+
+def domain_details(answers: Answers) -> tuple[DomainDetail, ...]:
+    """Every measure on each domain apart, with its null band; none where no domains are told."""
+    if not answers.domains:
+        return ()
+    top = confidence(answers.probabilities, answers.truth)
+    domains = np.array(answers.domains)[answers.examples]
+    found = []
+    for name, measure in MEASURES.items():
+        for row in by_domain(measure, *top, domains).rows:
+            chance = null_band(measure, top.probabilities[domains == row.domain])
+            found.append(DomainDetail(row.domain, name, row.examples, row.value, *chance[:2]))
+    return tuple(found)
+
+
+def worst_domains(found: Iterable[DomainDetail]) -> dict[str, float]:
+    """The largest value of every measure over domains, as "smce_worst_domain"."""
+    worst: dict[str, float] = {}
+    for row in found:
+        name = f"{row.metric}_worst_domain"
+        worst[name] = max(row.value, worst.get(name, 0.0))
+    return worst
 
 
 def calibration_differences(answers: Answers, reference: Answers) -> dict[str, Difference]:
@@ -134,6 +185,15 @@ def calibration_differences(answers: Answers, reference: Answers) -> dict[str, D
         p = exchange_p(answers.count, partial(difference, measure))
         found[name] = Difference(value, math.nan, math.nan, p, "randomisation")
     return found
+
+
+def _of_drawn(
+    measure: Callable[..., float],
+    predictions: NDArray[np.float64],
+    _: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+) -> float:
+    return measure(predictions, drawn)
 
 
 def confidence_bins(answers: Answers) -> tuple[Bin, ...]:

@@ -17,6 +17,7 @@ from alliage.evaluation.intervals import (
     Difference,
     Interval,
     differences,
+    exact_interval,
     intervals,
     mcnemar,
     whole_differences,
@@ -59,8 +60,15 @@ class Evidence:
         return self.tally.values() | {name: of(everything) for name, of in self.whole.items()}
 
     def intervals(self) -> dict[str, Interval]:
-        """95 % bootstrap intervals of the metrics."""
-        return intervals(self.tally) | whole_intervals(len(self.tally), self.whole)
+        """95 % bootstrap intervals of the metrics.
+
+        Where all or none of single decisions are right, every resample says the same: the interval
+        of the accuracy is the exact one then, of other metrics there is none.
+        """
+        found = intervals(self.tally) | whole_intervals(len(self.tally), self.whole)
+        if self.right is not None and self.right.all() == self.right.any():
+            found["accuracy"] = exact_interval(self.right)
+        return found
 
     def against(self, reference: Evidence) -> dict[str, Difference]:
         """What is different from a reference on the same examples.

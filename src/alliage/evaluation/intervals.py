@@ -5,6 +5,7 @@ Examples are what is drawn again: of token tasks whole sentences, whose tokens a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Interval(NamedTuple):
 
     Attributes:
         low, high: its ends.
-        method: "bca" or "percentile".
+        method: "bca", "percentile", "exact", or "none" where the examples do not tell.
     """
 
     low: float
@@ -57,7 +58,8 @@ def intervals(
     """Bootstrap intervals of every metric of a tally, by example.
 
     BCa (bias-corrected and accelerated; Efron, 1987), as scipy's, or the percentile interval where
-    the metric does not vary between resamples or lies outside them all.
+    the metric lies outside all resamples. Where both ends are the same, the examples do not tell,
+    and there is none: the ends are NaN.
 
     Args:
         tally: of n examples.
@@ -68,7 +70,7 @@ def intervals(
     drawn = tally.of(_resampled(tally, _enough(len(tally), resamples), seed))
     without = _jackknife(tally)
     return {
-        name: _bca(drawn[name], value, without[name], level)
+        name: _open(_bca(drawn[name], value, without[name], level))
         for name, value in tally.values().items()
     }
 
@@ -91,7 +93,20 @@ def whole_intervals(
         seed: the same.
     """
     drawn = _whole(size, metrics, _enough(size, resamples), seed)
-    return {name: _percentile(values, level) for name, values in drawn.items()}
+    return {name: _open(_percentile(values, level)) for name, values in drawn.items()}
+
+
+def exact_interval(right: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Clopper and Pearson's interval (1934) of a share of independent decisions.
+
+    Args:
+        right: [n], whether each was.
+        level: of confidence, in (0, 1).
+    """
+    decisions = np.asarray(right, bool)
+    found = stats.binomtest(int(decisions.sum()), decisions.size)
+    low, high = found.proportion_ci(level, method="exact")
+    return Interval(float(low), float(high), "exact")
 
 
 def differences(
@@ -266,10 +281,14 @@ def _jackknife(tally: Tally) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in parts]) for name in tally.metrics}
 
 
+def _open(interval: Interval) -> Interval:
+    return interval if interval.low < interval.high else Interval(math.nan, math.nan, "none")
+
+
 def _percentile(drawn: Floats, level: float) -> Interval:
     drawn = drawn[np.isfinite(drawn)]  # a correlation of examples that are all alike is none
     if not drawn.size:
-        return Interval(float("nan"), float("nan"), "percentile")
+        return Interval(math.nan, math.nan, "percentile")
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), "percentile")
 

@@ -119,7 +119,7 @@ def load_model(
     given = {
         name: body.read(name) for name in body.specs() if head is None or not is_task_head(name)
     }
-    from alliage.evaluation import blocks  # noqa: F401  transformers knows them now
+    from alliage.architectures import blocks  # noqa: F401  transformers knows them now
 
     with quiet_transformers():
         try:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 
 from alliage.errors import Problem, UsageError, nearest
+from alliage.evaluation.metrics import CALIBRATION_DETAILS
 
 BASE = "base"
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
 _PARTS = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*([^\s<>=].*?)\s*")
-DETAIL = "lower_distance"  # measured only where calibration is, in detail
 _FORM = "Write a metric, one of <= >= < >, and a number or a number*base: accuracy>=0.9*base."
 
 
@@ -75,7 +75,7 @@ def parse_requirements(
         if match is None or bound is None:
             problems.append(Problem(where, "is no condition.", _FORM))
             continue
-        if match[1] not in known and match[1] == DETAIL:
+        if match[1] not in known and match[1] in CALIBRATION_DETAILS:
             problems.append(Problem(where, "was not asked for.", "Add --calibration."))
         elif match[1] not in known:
             problems.append(Problem(where, "no such metric.", nearest(match[1], known)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alliage.evaluation.calibration import Bin
-from alliage.evaluation.confidence import CalibrationDetail, CurvePoint
+from alliage.evaluation.confidence import CalibrationDetail, CurvePoint, DomainDetail
 from alliage.evaluation.evidence import Evidence
 from alliage.evaluation.intervals import LEVEL, Interval
 from alliage.evaluation.speed import Speed
@@ -30,6 +30,7 @@ class TaskScores:
         seconds: spent in the model and its encoder.
         reliability: confidence against accuracy, in bins; none of numbers and texts.
         calibration: in detail, where that was asked for.
+        domains: calibration on each domain, there too, where the task tells domains.
         curve: the smoothed reliability diagram, there too.
         speed: where it was measured.
         note: what a reader of the scores has to know.
@@ -45,6 +46,7 @@ class TaskScores:
     seconds: float
     reliability: tuple[Bin, ...] = ()
     calibration: tuple[CalibrationDetail, ...] = ()
+    domains: tuple[DomainDetail, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     speed: tuple[Speed, ...] = ()
     note: str = ""
@@ -85,7 +87,8 @@ class Scores:
     def to_rows(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of the tables of `alliage.studies.results` that an evaluation fills.
 
-        models, scores, intervals, reliability, calibration, reliability_curves, speed.
+        models, scores, intervals, reliability, calibration, calibration_domains,
+        reliability_curves, speed.
         """
         keys = ("model", "role", "method", "path", "layers", "parameters", "bytes")
         rows: dict[str, list[dict[str, Any]]] = {
@@ -94,6 +97,7 @@ class Scores:
             "intervals": [],
             "reliability": [],
             "calibration": [],
+            "calibration_domains": [],
             "reliability_curves": [],
             "speed": [],
         }
@@ -109,6 +113,7 @@ class Scores:
             ]
             rows["reliability"] += [where | row._asdict() for row in task.reliability]
             rows["calibration"] += [where | row._asdict() for row in task.calibration]
+            rows["calibration_domains"] += [where | row._asdict() for row in task.domains]
             rows["reliability_curves"] += [where | row._asdict() for row in task.curve]
             rows["speed"] += [where | row._asdict() for row in task.speed]
         return rows

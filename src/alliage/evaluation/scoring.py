@@ -20,6 +20,8 @@ from alliage.evaluation.confidence import (
     calibration_metrics,
     confidence_bins,
     confidence_curve,
+    domain_details,
+    worst_domains,
 )
 from alliage.evaluation.evidence import weigh
 from alliage.evaluation.heads import Misfit
@@ -88,7 +90,8 @@ def evaluate(
         max_new_tokens: of the texts that a language model writes.
         device: "cpu" or "cuda".
         speed: measure latency and throughput too.
-        calibration: measure calibration in detail too: `calibration_details`.
+        calibration: measure calibration in detail too: `calibration_details`, and on each domain
+            apart where the task names a column of them.
         repair: a file of `alliage.evaluation.calibrate`; by default calibration.json in the model's
             folder, where there is one that was fitted to the weights that the model has. The scores
             are then those after the repair, `before` holds the others.
@@ -234,8 +237,10 @@ def _measured(task: Task, answers: Answers | Writing, settings: Settings) -> dic
         found["reliability"] = confidence_bins(answers)
         if settings.calibration:
             details = calibration_details(answers, classes=task.kind != "multiple-choice")
-            found["metrics"] |= {row.metric: row.value for row in details}
+            domains = domain_details(answers)
+            found["metrics"] |= {row.metric: row.value for row in details} | worst_domains(domains)
             found["calibration"] = details
+            found["domains"] = domains
             found["curve"] = confidence_curve(answers)
             evidence = replace(evidence, calibration=answers)
     return found | {"evidence": evidence}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alliage.data import Example
 from alliage.data.encoding import IGNORED, GenerativeEncoder
 from alliage.errors import AlliageError, Problem, brief
-from alliage.evaluation.answers import Answers, OnBatch, batches, chunks
+from alliage.evaluation.answers import Answers, OnBatch, batches, chunks, domains_of
 from alliage.evaluation.models import Classifier
 from alliage.evaluation.quiet import quiet_transformers
 
@@ -77,7 +77,8 @@ def rank(
     for index, found in enumerate(scores):
         logits[index, : len(found)] = found
     truth = np.array([example.label for example in examples])
-    return Answers(logits, truth, np.arange(len(scores)), len(scores))
+    count = len(scores)
+    return Answers(logits, truth, np.arange(count), count, tuple(domains_of(examples)))
 
 
 def write(

@@ -215,7 +215,9 @@ def _labelled(task: Task, split: str, examples: Sequence[Example]) -> Sequence[E
         )
     if examples[0].label is None:
         raise UsageError(
-            Problem(f"{task.name}: {split}", "has no labels to train on.", "Choose other files.")
+            Problem(
+                f"{task.name}: {split}", "has no labels: tuning needs them.", "Choose other files."
+            )
         )
     return examples
 

@@ -63,7 +63,7 @@ def null_band(
 
 def bootstrap_band(
     measure: Measure,
-    probabilities: ArrayLike,
+    predictions: ArrayLike,
     labels: ArrayLike,
     *,
     groups: ArrayLike | None = None,
@@ -74,11 +74,12 @@ def bootstrap_band(
     """Basic bootstrap interval [2m − q_high, 2m − q_low] of a measure m, cut at 0.
 
     Measures of calibration are biased upwards, and resamples by as much again: the percentile
-    interval [q_low, q_high] may hold the truth never, the basic one takes the bias off.
+    interval [q_low, q_high] may hold the truth never, the basic one takes the bias off. NaN where
+    all resamples say the same.
 
     Args:
-        measure: of probabilities [n] and labels [n].
-        probabilities: [n], of one event.
+        measure: of predictions [n] and labels [n].
+        predictions: [n], of one event: probabilities, or the logits that a dual measure takes.
         labels: [n], 0 or 1.
         groups: [n], names or numbers of what is drawn as a whole, such as the sentence of a token;
             by default each example on its own.
@@ -89,7 +90,8 @@ def bootstrap_band(
     Raises:
         ValueError: an argument of another shape or range.
     """
-    values, outcomes, _ = checked(probabilities, labels)
+    values, outcomes = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
+    value = measure(values, outcomes)
     names = np.arange(len(values)) if groups is None else np.asarray(groups)
     if names.shape != values.shape:
         raise ValueError(f"Expected groups [{len(values)}], got {list(names.shape)}.")
@@ -100,8 +102,8 @@ def bootstrap_band(
         rows = np.concatenate([members[group] for group in drawn])
         return measure(values[rows], outcomes[rows])
 
-    value = measure(values, outcomes)
     found = whole_intervals(
         len(members), {"": resampled}, level=level, resamples=repeats, seed=seed
     )[""]
-    return Band(max(0.0, 2 * value - found.high), max(0.0, 2 * value - found.low), level)
+    low, high = np.maximum(0, 2 * value - np.array([found.high, found.low]))
+    return Band(float(low), float(high), level)

@@ -195,7 +195,7 @@ def _transformer(settings: ReferenceSettings, width: int, inner: int) -> dict[st
 
 
 def _blocks(settings: ReferenceSettings, width: int, inner: int, **more: int) -> Any:
-    from alliage.evaluation.blocks import BlocksConfig
+    from alliage.architectures.blocks import BlocksConfig
 
     shared = _transformer(settings, width, inner)
     del shared["attention_probs_dropout_prob"]

@@ -59,6 +59,13 @@ class Temperature:
             return cls(float(np.exp(_RANGE)))
         return cls(float(np.exp(-brentq(slope, -_RANGE, _RANGE, xtol=1e-14))))
 
+    @property
+    def limit(self) -> str:
+        """Why there was no best temperature, if there was none: what the answers are like."""
+        if np.log(self.temperature) <= -_RANGE:
+            return "no answer is wrong"
+        return "answers are no better than chance" if np.log(self.temperature) >= _RANGE else ""
+
     def apply(self, probabilities: ArrayLike) -> Floats:
         """See `Repair.apply`."""
         values = checked_probabilities(probabilities)

@@ -1,0 +1,1 @@
+"""Architectures of our own, which transformers learns when their module is imported."""
