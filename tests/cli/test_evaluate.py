@@ -151,13 +151,41 @@ def test_calibration_in_detail(alliage, workspace):
     assert done.returncode == 0, done.stderr
     assert "where calibrated models lie" in done.stdout
     table = read_table(workspace / "results", "calibration")
-    measures = ["ece", "smce", "pgap", "lower_distance"]
+    measures = ["ece", "smce", "pgap", "dual_smce", "dual_pgap", "lower_distance"]
     assert table["metric"].tolist() == measures * 2
-    assert table["chance_high"].isna().tolist() == [False, False, False, True] * 2
+    assert table["chance_high"].isna().tolist() == [*[False] * 5, True] * 2
     compared = set(read_table(workspace / "results", "comparisons")["metric"])
     assert {"ece", "smce", "pgap"} <= compared
     done = alliage("evaluate sentiment --task sentiment-data --require 'lower_distance<=1'")
     assert (done.returncode, "Add --calibration." in done.stderr) == (2, True)
+
+
+def test_a_gate_on_the_worst_domain(alliage, workspace):
+    rows = [
+        line.split("\t")
+        for line in (workspace / "sentiment-data" / "validation.tsv").read_text().splitlines()
+    ]
+    table = [[*rows[0], "place"], *([*row, "ab"[n % 2]] for n, row in enumerate(rows[1:]))]
+    (workspace / "places.tsv").write_text("".join("\t".join(row) + "\n" for row in table))
+    (workspace / "places.yml").write_text(
+        "kind: sequence-classification\n"
+        "files: {train: places.tsv, validation: places.tsv}\n"
+        f"columns: {{text: {rows[0][0]}, domain: place}}\n"
+    )
+    line = "evaluate sentiment --task places.yml --calibration -o results"
+    done = alliage(f"{line} --require 'smce_worst_domain<=0'")
+    assert done.returncode == 3, done.stderr
+    assert "calibration by domain" in done.stdout
+    found = read_table(workspace / "results", "calibration_domains")
+    assert found["domain"].tolist() == ["a", "b"] * 3
+    scores = read_table(workspace / "results", "scores").set_index("metric")["value"]
+    smce = found[found["metric"] == "smce"]["value"]
+    assert scores["smce_worst_domain"] == smce.max()
+    done = alliage(
+        "evaluate sentiment --task sentiment-data --calibration --require 'smce_worst_domain<=1'"
+    )
+    assert "smce_worst_domain was not measured on any task" in done.stderr
+    assert done.returncode == 3
 
 
 def folders_of_one_name(workspace):

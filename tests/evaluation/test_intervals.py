@@ -11,6 +11,7 @@ from scipy import stats
 from alliage.evaluation import intervals as module
 from alliage.evaluation.intervals import (
     differences,
+    exact_interval,
     intervals,
     mcnemar,
     whole_differences,
@@ -88,9 +89,18 @@ def test_sentences_are_drawn_whole():
     assert grouped.high - grouped.low > 2.5 * (each.high - each.low)
 
 
-def test_what_never_varies_has_no_width():
+def test_what_never_varies_has_no_interval():
     found = intervals(mean_tally(np.ones(5)))["mean"]
-    assert found == (1, 1, "percentile")
+    assert np.isnan(found[:2]).all()
+    assert found.method == "none"
+
+
+def test_the_exact_interval_is_that_of_clopper_and_pearson():
+    right = np.arange(20) < 17
+    low, high, _ = exact_interval(right)
+    # Their definition: 17 or more, or 17 or fewer, of 20 are seen with probability 2.5 %.
+    assert stats.binom.sf(16, 20, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(17, 20, high) == pytest.approx(0.025)
 
 
 def test_equal_seeds_are_equal_and_chunks_do_not_matter(monkeypatch):

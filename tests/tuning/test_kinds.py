@@ -48,7 +48,19 @@ STARS = Task(
         for split in ("train", "validation")
     },
 )
-TASKS = {task.name: task for task in (ENDINGS, STORIES, STARS)}
+# Targets of one to four words.
+TALES = dataclasses.replace(
+    STORIES,
+    name="tales",
+    splits={
+        split: tuple(
+            Example((prompt,), " ".join([end] * length))
+            for length, (prompt, end) in enumerate(COUNTRIES, start=1)
+        )
+        for split in ("train", "validation")
+    },
+)
+TASKS = {task.name: task for task in (ENDINGS, STORIES, STARS, TALES)}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +159,25 @@ def test_the_loss_is_transformers_own_over_the_tokens_of_the_targets(home, tmp_p
         total, count = total - found.sum().item(), count + len(found)
     assert record.loss == pytest.approx(total / count, rel=1e-5)
     assert count == 4 * 3
+
+
+@pytest.mark.parametrize(("model", "task"), [("gpt", "tales"), ("t5", "tales"), ("t5", "endings")])
+def test_a_steps_parts_make_the_step_of_the_whole(home, tmp_path, model, task):
+    # Plain SGD: a gradient of another size gives other weights.
+    settings = {
+        "model": home / model, "task": task, "epochs": 2, "batch_size": 4, "learning_rate": 0.01,
+        "optimizer": {"name": "sgd"}, "group_by_length": False,
+    }  # fmt: skip
+    whole, parts = (
+        alliage.tune(**settings, gradient_accumulation=count, out=tmp_path / f"out{count}")
+        for count in (1, 4)
+    )
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+    before = load_file(home / model / "model.safetensors")
+    one, four = (load_file(tmp_path / f"out{count}" / "model.safetensors") for count in (1, 4))
+    for name, tensor in one.items():
+        moved = (tensor - before[name]).abs().max()
+        assert (four[name] - tensor).abs().max() <= 0.01 * moved + 1e-7, name
 
 
 @pytest.mark.parametrize(("name", "max_length", "cut"), [("stories", 3, 0), ("stars", 1, 8)])

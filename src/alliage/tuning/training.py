@@ -155,7 +155,12 @@ def _arguments(recipe: TuneRecipe, states: States, more: Mapping[str, Any]) -> A
 
 
 def _trainer_class() -> Any:
-    """The Trainer, with batches of like length, and states by names in memory."""
+    """The Trainer, with batches of like length, and states by names in memory.
+
+    The loss of a step is the mean over all its examples or tokens, in however many parts they go
+    through the model. The Trainer leaves that to the architecture, of which most ignore it: their
+    loss and gradients would be as many times too large as there are parts.
+    """
     from transformers import Trainer
 
     class StatefulTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -172,6 +177,18 @@ def _trainer_class() -> Any:
             self._data = data
             self._schedule = options.schedule
             super().__init__(**settings)
+            self.model_accepts_loss_kwargs = True  # so that the labels of a step are counted
+            self.loss_is_scaled_for_ga = True  # here
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, **settings: Any
+        ) -> Any:
+            of_step = settings.pop("num_items_in_batch", None)
+            found = super().compute_loss(model, inputs, return_outputs, **settings)
+            if of_step is None or self.current_gradient_accumulation_steps == 1:
+                return found
+            share = self._get_num_items_in_batch([inputs], inputs["labels"].device) / of_step
+            return (share * found[0], found[1]) if return_outputs else share * found
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if not self._recipe.group_by_length:
