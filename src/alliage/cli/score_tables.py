@@ -106,7 +106,7 @@ def _with_interval(task: TaskScores, metric: str) -> str | None:
     if math.isnan(value):
         return None
     interval = task.intervals.get(metric)
-    brackets = _brackets(interval.low, interval.high) if interval else ""
+    brackets = _brackets(*interval[:2]) if interval else ""
     return f"{value:.4f} {brackets}".rstrip()
 
 

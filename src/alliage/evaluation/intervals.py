@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
     Attributes:
         low, high: its ends.
-        method: "bca", "percentile", "exact", or "none" where the examples do not tell.
+        method: "bca", "percentile" or "exact".
     """
 
     low: float
@@ -58,8 +58,8 @@ def intervals(
     """Bootstrap intervals of every metric of a tally, by example.
 
     BCa (bias-corrected and accelerated; Efron, 1987), as scipy's, or the percentile interval where
-    the metric lies outside all resamples. Where both ends are the same, the examples do not tell,
-    and there is none: the ends are NaN.
+    the metric lies outside all resamples. Where its two ends are the same, the examples do not
+    tell, and the metric is left out.
 
     Args:
         tally: of n examples.
@@ -69,10 +69,12 @@ def intervals(
     """
     drawn = tally.of(_resampled(tally, _enough(len(tally), resamples), seed))
     without = _jackknife(tally)
-    return {
-        name: _open(_bca(drawn[name], value, without[name], level))
-        for name, value in tally.values().items()
-    }
+    return _open(
+        {
+            name: _bca(drawn[name], value, without[name], level)
+            for name, value in tally.values().items()
+        }
+    )
 
 
 def whole_intervals(
@@ -93,7 +95,7 @@ def whole_intervals(
         seed: the same.
     """
     drawn = _whole(size, metrics, _enough(size, resamples), seed)
-    return {name: _open(_percentile(values, level)) for name, values in drawn.items()}
+    return _open({name: _percentile(values, level) for name, values in drawn.items()})
 
 
 def exact_interval(right: ArrayLike, *, level: float = LEVEL) -> Interval:
@@ -281,8 +283,8 @@ def _jackknife(tally: Tally) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in parts]) for name in tally.metrics}
 
 
-def _open(interval: Interval) -> Interval:
-    return interval if interval.low < interval.high else Interval(math.nan, math.nan, "none")
+def _open(found: Mapping[str, Interval]) -> dict[str, Interval]:
+    return {name: interval for name, interval in found.items() if interval.low < interval.high}
 
 
 def _percentile(drawn: Floats, level: float) -> Interval:

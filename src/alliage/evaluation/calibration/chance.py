@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +105,7 @@ def bootstrap_band(
 
     found = whole_intervals(
         len(members), {"": resampled}, level=level, resamples=repeats, seed=seed
-    )[""]
-    low, high = np.maximum(0, 2 * value - np.array([found.high, found.low]))
-    return Band(float(low), float(high), level)
+    ).get("")
+    if found is None:
+        return Band(math.nan, math.nan, level)
+    return Band(max(0.0, 2 * value - found.high), max(0.0, 2 * value - found.low), level)
