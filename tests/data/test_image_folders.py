@@ -29,6 +29,10 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_every_image_is_a_file_of_the_task(folder):
+    assert sorted(load_task(folder).files) == sorted(folder.rglob("*.png"))
+
+
 def test_the_same_images_and_classes_as_datasets_reads(folder):
     task = load_task(folder)
     expected = load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(folder / "cache"))

@@ -85,8 +85,9 @@ class HubSource:
         return Path()
 
     @property
-    def path(self) -> None:
-        """None: `datasets` keeps its own files."""
+    def files(self) -> tuple[Path, ...]:
+        """None: `datasets` keeps its own."""
+        return ()
 
     @property
     def kind(self) -> None:

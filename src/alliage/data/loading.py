@@ -188,7 +188,7 @@ def _build(
     hidden = {split for split, read in found.items() if any(part.hides for part in read)}
     wanted = validation or (file.validation if file is not None else "official")
     splits = _validated(name, splits, hidden, wanted, notes)
-    files = tuple(source.path for each in sources.values() for source in each if source.path)
+    files = tuple(file for each in sources.values() for source in each for file in source.files)
     return Task(name, kind, known, splits, files, tuple(notes))
 
 

@@ -23,7 +23,7 @@ class Source(Protocol):
     Attributes:
         where: for errors.
         folder: from which paths in it count.
-        path: of its file, where it is one.
+        files: that it is read from, where they are the user's own.
         kind: the one kind of task that its format is for, where there is one.
     """
 
@@ -32,7 +32,7 @@ class Source(Protocol):
     @property
     def folder(self) -> Path: ...  # noqa: D102
     @property
-    def path(self) -> Path | None: ...  # noqa: D102
+    def files(self) -> tuple[Path, ...]: ...  # noqa: D102
     @property
     def kind(self) -> Kind | None: ...  # noqa: D102
 
@@ -71,6 +71,11 @@ class FileSource:
     def where(self) -> str:
         """Its path."""
         return str(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Itself."""
+        return (self.path,)
 
     @property
     def folder(self) -> Path:
@@ -128,6 +133,11 @@ class ArchiveSource:
         return str(self.path)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Itself."""
+        return (self.path,)
+
+    @property
     def folder(self) -> Path:
         """That it lies in."""
         return self.path.parent
@@ -167,8 +177,9 @@ class FolderSource:
         return str(self.folder)
 
     @property
-    def path(self) -> None:
-        """None: there are many."""
+    def files(self) -> tuple[Path, ...]:
+        """Its images."""
+        return tuple(self.folder / place for place, _ in self.records())
 
     @property
     def kind(self) -> Kind:

@@ -94,7 +94,8 @@ class Task:
             or a text.
         splits: split name -> examples, in the order of the files. A split larger than memory is
             read as it is indexed: slice it or go through it, do not copy it.
-        files: where the examples come from; none for those that ship with a package.
+        files: where the examples come from, images of a folder one by one; none for those of a
+            package or of the hub.
         notes: what a user should know of how it was read: hidden labels, splits that were cut.
     """
 
