@@ -371,23 +371,23 @@ def test_labels_that_are_all_decimal_numbers_ask_for_regression(tmp_path, labels
 
 def test_a_column_of_domains(tmp_path):
     """A task file may name one; every example then has a domain."""
-    folder = write(tmp_path / "t", train__csv="text,label,genre\nx,0,news\ny,1,1\n" * 2)
+    folder = write(tmp_path / "t", train__csv="text,label,genre\n" + "x,0,news\ny,1,1\n" * 9)
     yml = tmp_path / "t.yml"
     form = "kind: sequence-classification\nfiles: {train: t/train.csv}\n"
     columns = "columns: {text: text, domain: genre}\n"
     yml.write_text(form + columns)
     train = load_task(yml).splits["train"]
-    assert {example.domain for example in train} <= {"news", "1"}
+    assert {example.domain for example in train} == {"news", "1"}
     assert load_task(folder).splits["train"][0].domain is None
     yml.write_text(form + columns.replace("genre", "gerne"))
     with pytest.raises(AlliageError, match=r"no column 'gerne'. Did you mean 'genre'\?"):
         load_task(yml)
-    write(tmp_path / "t", train__csv="text,label,genre\nx,0,news\ny,1,\n" * 2)
+    write(tmp_path / "t", train__csv="text,label,genre\n" + "x,0,news\ny,1,\n" * 9)
     yml.write_text(form + columns)
     with pytest.raises(AlliageError, match=r"line 3: column 'genre': expected a domain, found"):
         load_task(yml)
 
 
 def test_it_is_said_where_labels_are_taken_for_numbers(tmp_path):
-    write(tmp_path / "stars", train__csv="text,label\nx,0.5\ny,1.0\n" * 9)
+    write(tmp_path / "stars", train__csv="text,label\n" + "x,0.5\ny,1.0\n" * 9)
     assert any("read as regression" in str(note) for note in load_task(tmp_path / "stars").notes)
