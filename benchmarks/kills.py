@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from alliage.merging import load_recipe, plan
-from alliage.merging.blocks import parts_of
+from alliage.merging.engine.blocks import parts_of
 from benchmarks._models import BASE, SIZES, TUNED, make_family
 from benchmarks._processes import measure
 from benchmarks._report import OUT, report

@@ -15,7 +15,7 @@ from alliage.checkpoints.writer import plan_layout
 from alliage.cli import main
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import parse_recipe, plan, run
-from tests.merging.test_ties import reference
+from tests.merging.methods.test_ties import reference
 
 
 def store(folder, tensors, *, config=None, shards=None):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from alliage.merging import get_method
-from alliage.merging.dialects import preset
+from alliage.merging.recipe.dialects import preset
 from tests.real.peers import Question
 from tests.real.peers.cases import WEIGHTS, Case, cases, coarse, draw
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from alliage.errors import UsageError
-from alliage.merging.mergekit_recipe import from_mergekit
-from alliage.merging.parameters import depth_of
+from alliage.merging.recipe.mergekit import from_mergekit
+from alliage.merging.recipe.parameters import depth_of
 from tests.real.peers import SCRIPTS
 
 pytestmark = pytest.mark.real

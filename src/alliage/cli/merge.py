@@ -152,7 +152,7 @@ def _parse(method: str, settings: list[str], models: list[str]) -> dict[str, Any
     """The models and parameters that options ask for, as a recipe has them.
 
     A list is one value for each model; for a parameter that all models share it is a gradient, and
-    a list of mappings is rules by the tensor's name (see alliage.merging.parameters).
+    a list of mappings is rules by the tensor's name (see alliage.merging.recipe.parameters).
     """
     from alliage.merging import describe
     from alliage.recipes import parse_yaml

@@ -14,7 +14,7 @@ from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import read_json
 from alliage.data import Task
 from alliage.errors import AlliageError, Problem, nearest
-from alliage.merging.heads import FOLDER as HEADS
+from alliage.merging.engine.heads import FOLDER as HEADS
 
 
 class Misfit(AlliageError):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alliage.checkpoints.writer import MAX_SHARD_BYTES
-from alliage.merging.distributed import Executor
-from alliage.merging.engine import RunRecord, run
+from alliage.merging.engine.distributed import Executor
+from alliage.merging.engine.passes import OnEvent
+from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.methods.average import average
 from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.factor_average import factor_average
@@ -17,11 +18,10 @@ from alliage.merging.methods.passthrough import passthrough
 from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
-from alliage.merging.passes import OnEvent
-from alliage.merging.plan import DEFAULT_MEMORY, Plan
-from alliage.merging.planning import plan
-from alliage.merging.recipe import MergeRecipe
-from alliage.merging.recipe_files import load_recipe, parse_recipe
+from alliage.merging.planning.plan import DEFAULT_MEMORY, Plan
+from alliage.merging.planning.planner import plan
+from alliage.merging.recipe.files import load_recipe, parse_recipe
+from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import describe, get_method, list_methods, method
 
 __all__ = [

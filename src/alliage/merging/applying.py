@@ -16,11 +16,11 @@ from alliage.checkpoints.reference import CONFIG, read_json
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
-from alliage.merging.engine import RunRecord, run
-from alliage.merging.heads import FOLDER as HEADS
-from alliage.merging.plan import DEFAULT_MEMORY
-from alliage.merging.planning import plan
-from alliage.merging.recipe_files import parse_recipe
+from alliage.merging.engine.heads import FOLDER as HEADS
+from alliage.merging.engine.run import RunRecord, run
+from alliage.merging.planning.plan import DEFAULT_MEMORY
+from alliage.merging.planning.planner import plan
+from alliage.merging.recipe.files import parse_recipe
 
 OnEvent = Callable[[str, int, int], None]
 

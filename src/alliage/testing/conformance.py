@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from alliage.errors import UsageError
-from alliage.merging.recipe import MergeRecipe
-from alliage.merging.recipe_files import parse_recipe
+from alliage.merging.recipe.files import parse_recipe
+from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import Method, Parameter, PerBlock, Sampling, describe
 
 

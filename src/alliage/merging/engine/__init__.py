@@ -1,0 +1,1 @@
+"""Carrying a plan out: blocks read, merged and written by workers, here or on a cluster."""

@@ -1,0 +1,1 @@
+"""From a recipe to what becomes of each tensor, by the files' headers alone."""

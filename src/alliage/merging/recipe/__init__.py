@@ -1,0 +1,1 @@
+"""Merge recipes: YAML, ours or mergekit's, checked before anything is opened."""
