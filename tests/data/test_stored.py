@@ -175,6 +175,6 @@ def test_domains_are_kept(tmp_path, cache):
         "files: {train: t/train.jsonl, validation: t/train.jsonl}\n"
         "columns: {text: text, domain: genre}\n"
     )
-    assert [one.domain for one in load_task(tmp_path / "t.yml").splits["train"]] == [
-        record["genre"] for record in records
-    ]
+    train = load_task(tmp_path / "t.yml").splits["train"]
+    assert isinstance(train, LazyExamples)
+    assert [one.domain for one in train] == [record["genre"] for record in records]

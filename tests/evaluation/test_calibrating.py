@@ -86,7 +86,7 @@ def test_a_temperature_at_its_end_is_said(model):
     record = calibrate(
         model, replace(MOOD, splits={"validation": opposed}), "temperature", model / "u.json"
     )
-    assert "no better than chance, and the repair goes to its end, 2.2e+04." in record.note
+    assert "no less sure than right ones, and the repair goes to its end, 2.2e+04." in record.note
 
 
 def test_labels_in_another_order_get_the_same_repair(model):

@@ -37,7 +37,7 @@ def test_rows_say_what_the_scores_say(scores, tmp_path):
 
 
 def test_mcnemar_is_of_the_examples_that_differ(scores):
-    first, second = (one["mood"].evidence.right for one in scores)
+    first, second = (one["mood"].evidence.decisions["accuracy"] for one in scores)
     only, other = np.sum(first & ~second), np.sum(second & ~first)
     expected = stats.binomtest(int(only), int(only + other)).pvalue if only + other else 1
     rows = compare_scores(scores, scores[1])

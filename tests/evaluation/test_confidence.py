@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,6 @@ from alliage.evaluation.confidence import (
     calibration_metrics,
     confidence_bins,
     domain_details,
-    worst_domains,
 )
 
 
@@ -72,16 +73,37 @@ def test_a_domain_may_be_off_where_all_together_are_not():
     truth = np.array([1, 1] * 100 + [1, 0] * 100)
     answers = Answers(logits, truth, np.arange(400), 400, ("news",) * 200 + ("talk",) * 200)
     assert calibration_metrics(answers)["smce"] == pytest.approx(0, abs=1e-12)
-    found = {(row.domain, row.metric): row for row in domain_details(answers)}
+    each, worst = domain_details(answers)
+    found = {(row.domain, row.metric): row for row in each}
     for domain in ("news", "talk"):
         row = found[domain, "smce"]
         assert (row.examples, row.value) == (200, pytest.approx(0.25))
         assert row.value > row.chance_high > 0
-    worst = worst_domains(found.values())
-    assert worst == pytest.approx(
+    assert {row.metric: row.value for row in worst} == pytest.approx(
         {"ece_worst_domain": 0.25, "smce_worst_domain": 0.25, "pgap_worst_domain": 0.0625}
     )
-    assert domain_details(calibrated()) == ()
+    assert all(row.value > row.chance_high for row in worst)
+    assert domain_details(calibrated()) == ((), ())
+
+
+def test_the_worst_of_many_small_domains_is_bad_by_chance_and_its_band_says_so():
+    answers = replace(calibrated(count=400), domains=tuple(str(n % 20) for n in range(400)))
+    each, worst = domain_details(answers)
+    for row in worst:
+        own = [one for one in each if f"{one.metric}_worst_domain" == row.metric]
+        assert row.value == max(one.value for one in own)
+        assert row.chance_low <= row.value <= row.chance_high
+        assert row.chance_low > np.mean([one.chance_low for one in own])
+
+
+def test_where_every_answer_is_right_nobody_knows_how_far_calibration_is_off():
+    logits = np.zeros((60, 2))
+    logits[:, 0] = np.random.default_rng(0).normal(3, 0.3, size=60)
+    answers = Answers(logits, np.zeros(60, int), np.arange(60), 60)
+    for row in calibration_details(answers, classes=False)[:5]:
+        assert row.value > 0
+        assert np.isnan([row.low, row.high]).all()
+        assert row.chance_high > 0
 
 
 def test_a_difference_of_calibration_is_that_of_the_measures():

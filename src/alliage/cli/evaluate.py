@@ -87,7 +87,7 @@ def evaluate(
     from alliage.data import load_task
     from alliage.evaluation.comparing import compare_scores
     from alliage.evaluation.evidence import known_metrics
-    from alliage.evaluation.metrics import CALIBRATION_DETAILS
+    from alliage.evaluation.metrics import CALIBRATION_DETAILS, WORST
     from alliage.evaluation.requirements import parse_requirements
     from alliage.evaluation.scores import with_distinct_names
     from alliage.studies.results import check_folder, read_table
@@ -102,6 +102,8 @@ def evaluate(
     known = {metric for task in loaded for metric in known_metrics(task)}
     if calibration:
         known.update(CALIBRATION_DETAILS)
+        if not any(task.tells_domains(split) for task in loaded):
+            known = {one for one in known if not one.endswith(WORST)}
     requirements = parse_requirements(require or (), known, has_base=against is not None)
     asked = list({_place(model): model for model in models}.values())
     base = None if against is None else _place(against)

@@ -38,7 +38,7 @@ def print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
         rows = [
             [
                 row["model"], row["metric"], f"{row['value']:+.4f}",
-                _brackets(row["low"], row["high"], "+.4f") or None, row["p"], row["test"],
+                _bounds(row["low"], row["high"]), row["p"], row["test"],
             ]
             for row in comparisons
             if row["task"] == task
@@ -105,10 +105,8 @@ def _with_interval(task: TaskScores, metric: str) -> str | None:
     value = task.metrics.get(metric, math.nan)
     if math.isnan(value):
         return None
-    interval = task.intervals.get(metric)
-    brackets = _brackets(*interval[:2]) if interval else ""
-    return f"{value:.4f} {brackets}".rstrip()
+    return f"{value:.4f} {task.intervals.get(metric, '')}".rstrip()
 
 
-def _brackets(low: float, high: float, form: str = ".4f") -> str:
-    return "" if math.isnan(low) else f"[{low:{form}}, {high:{form}}]"
+def _bounds(low: float, high: float) -> str | None:
+    return None if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"

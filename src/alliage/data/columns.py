@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 # Column names that data sets use; the first set found is taken.
 _TEXTS = (
@@ -27,6 +27,13 @@ _IMAGES = ("image", "img")
 LABEL = "label"
 
 
+def _numbered(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Place = Annotated[str, BeforeValidator(_numbered)]
+
+
 class Columns(BaseModel, ABC):
     """Which columns hold what; each kind of task has its own.
 
@@ -34,6 +41,7 @@ class Columns(BaseModel, ABC):
         usual: the names under which columns are found, for errors.
         hidden: what stands for a label that is not told, as in GLUE's test sets, unless it is one
             of the labels of train.
+        confident: whether answers come with a confidence.
         domain: as its description says.
     """
 
@@ -41,12 +49,21 @@ class Columns(BaseModel, ABC):
 
     usual: ClassVar[str]
     hidden: ClassVar[Any] = "-1"
+    confident: ClassVar[bool] = True
 
-    domain: str | None = Field(
+    domain: _Place | None = Field(
         default=None,
-        description="A column of domains, as genre or language: calibration is then also measured "
-        "on each of them apart.",
+        description="The column of domains, as genre or language, or of .conllu the name of a "
+        "comment: calibration is then measured on each of them apart, too.",
     )
+
+    @model_validator(mode="after")
+    def _no_answer_as_domain(self) -> Self:
+        if self.domain is not None and not self.confident:
+            raise ValueError("domains are of calibration: such answers have no confidence")
+        if self.domain == self.label_column:
+            raise ValueError(f"{self.domain!r} is the column of what is to be answered, no domain")
+        return self
 
     @classmethod
     @abstractmethod
@@ -131,6 +148,7 @@ class NumberColumns(TextColumns):
     """A text, or a pair of texts, and its number."""
 
     hidden: ClassVar[Any] = -1.0
+    confident: ClassVar[bool] = False
 
     label: str = Field(default=LABEL, description="The column of numbers.")
 
@@ -146,13 +164,6 @@ class NumberColumns(TextColumns):
         if not math.isfinite(number):
             raise ValueError(f"column {self.label!r}: expected a number, found {value!r}.")
         return number
-
-
-def _numbered(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-_Place = Annotated[str, BeforeValidator(_numbered)]
 
 
 class TagColumns(Columns):

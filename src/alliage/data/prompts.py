@@ -137,6 +137,7 @@ class TargetColumns(Columns):
         map(" + ".join, _TARGETS)
     )
     hidden: ClassVar[Any] = None
+    confident: ClassVar[bool] = False
 
     source: str | None = Field(
         default=None,

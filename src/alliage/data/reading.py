@@ -87,6 +87,11 @@ def read(source: Source, columns: Columns, labels: Labels, *, may_hide: bool) ->
     first = next(records, None)
     if first is not None and isinstance(first[1], dict):
         lacking = _lacking(columns, first[1], source.where, may_hide)
+        if isinstance(first[1].get(columns.domain or ""), list):
+            what = f"column {columns.domain!r} is of tokens, but a domain is of a sentence."
+            lacking.append(
+                Problem(source.where, what, "Of .conllu, name a comment: # genre = news")
+            )
         if lacking:  # as every other will
             raise AlliageError(lacking)
     for place, record in chain(() if first is None else (first,), records):

@@ -111,6 +111,11 @@ class Task:
         """Whether the labels are IOB2 tags of entities."""
         return self.kind == "token-classification" and is_iob2(self.labels)
 
+    def tells_domains(self, split: str) -> bool:
+        """Whether the examples of a split, if there is one, have domains."""
+        examples = self.splits.get(split, ())
+        return len(examples) > 0 and examples[0].domain is not None
+
     def examples(self, split: str, *, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """The examples of a split, or a random part of them, in the order of the files.
 

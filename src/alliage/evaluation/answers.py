@@ -81,10 +81,10 @@ def predict(
     columns = torch.tensor(classifier.columns, device=device)
     logits: list[NDArray[np.float32]] = []
     truth: list[NDArray[Any]] = []
-    domains: list[str] = []
+    domains: list[str | None] = []
     done = 0
     for start, chunk in chunks(classifier, examples, batch_size):
-        domains += domains_of(chunk)
+        domains += [example.domain for example in chunk]
         encoded = classifier.encoder.encode(chunk)
         found: list[Any] = [None] * len(encoded)
         labels: list[Any] = [None] * len(encoded)
@@ -111,13 +111,14 @@ def predict(
         np.concatenate(truth),
         np.repeat(np.arange(len(counts)), counts),
         len(counts),
-        tuple(domains),
+        told(domains),
     )
 
 
-def domains_of(examples: Sequence[Example]) -> list[str]:
-    """The domain of each example, where the task tells them."""
-    return [example.domain for example in examples if example.domain is not None]
+def told(domains: Sequence[str | None]) -> tuple[str, ...]:
+    """The domains of all examples; none where some have none."""
+    known = tuple(domain for domain in domains if domain is not None)
+    return known if len(known) == len(domains) else ()
 
 
 def chunks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from alliage.evaluation.calibration import (
     log_odds,
     lower_calibration_distance,
     null_band,
+    null_bands,
     one_against_rest,
     post_processing_gap,
     reliability,
@@ -30,6 +31,7 @@ from alliage.evaluation.calibration import (
     smoothed_reliability,
 )
 from alliage.evaluation.intervals import Difference, exchange_p
+from alliage.evaluation.metrics import WORST
 
 BINS = 15  # of confidence, as in arXiv:1706.04599
 MEASURES: Mapping[str, Callable[..., float]] = {
@@ -54,7 +56,8 @@ class CalibrationDetail(NamedTuple):
         classes_mean, classes_largest: of each class against the rest.
 
     NaN is what was not measured: for the lower distance all but the value, which takes a linear
-    program each; of choices, and of the dual measures, classes.
+    program each; of choices, of the dual measures and of the worst domain, classes; the interval of
+    the worst domain, and any where every answer is right or none.
     """
 
     metric: str
@@ -139,27 +142,30 @@ def calibration_details(answers: Answers, *, classes: bool) -> tuple[Calibration
     return (*found, CalibrationDetail("lower_distance", lower_calibration_distance(*top)))
 
 
-def domain_details(answers: Answers) -> tuple[DomainDetail, ...]:
-    """Every measure on each domain apart, with its null band; none where no domains are told."""
+def domain_details(
+    answers: Answers,
+) -> tuple[tuple[DomainDetail, ...], tuple[CalibrationDetail, ...]]:
+    """Every measure on each domain apart, and its largest value, with their null bands.
+
+    The largest of many is large by chance, the more so the smaller the domains: its band says how
+    large. Nothing where no domains are told.
+    """
     if not answers.domains:
-        return ()
+        return (), ()
     top = confidence(answers.probabilities, answers.truth)
     domains = np.array(answers.domains)[answers.examples]
-    found = []
+    each, worst = [], []
     for name, measure in MEASURES.items():
-        for row in by_domain(measure, *top, domains).rows:
-            chance = null_band(measure, top.probabilities[domains == row.domain])
-            found.append(DomainDetail(row.domain, name, row.examples, row.value, *chance[:2]))
-    return tuple(found)
-
-
-def worst_domains(found: Iterable[DomainDetail]) -> dict[str, float]:
-    """The largest value of every measure over domains, as "smce_worst_domain"."""
-    worst: dict[str, float] = {}
-    for row in found:
-        name = f"{row.metric}_worst_domain"
-        worst[name] = max(row.value, worst.get(name, 0.0))
-    return worst
+        found = by_domain(measure, *top, domains)
+        chance = null_bands(measure, top.probabilities, domains)
+        each += [
+            DomainDetail(row.domain, name, row.examples, row.value, *chance.each[row.domain][:2])
+            for row in found.rows
+        ]
+        low, high, _ = chance.largest
+        row = CalibrationDetail(f"{name}_{WORST}", found.largest)
+        worst.append(row._replace(chance_low=low, chance_high=high))
+    return tuple(each), tuple(worst)
 
 
 def calibration_differences(answers: Answers, reference: Answers) -> dict[str, Difference]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,14 @@ class Evidence:
     Attributes:
         tally: metrics that are functions of sums.
         whole: name -> a metric that is not, of the examples at given indices.
-        right: [n], whether each example was answered right, where each is one decision.
+        decisions: the metric that is the share of right answers -> [n], whether each is right,
+            where every example is one decision.
         calibration: the answers, where their calibration is to be compared.
     """
 
     tally: Tally
     whole: Mapping[str, Whole] = field(default_factory=dict)
-    right: NDArray[np.bool_] | None = None
+    decisions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     calibration: Answers | None = None
 
     def metrics(self) -> dict[str, float]:
@@ -63,25 +64,26 @@ class Evidence:
         """95 % bootstrap intervals of the metrics.
 
         Where all or none of single decisions are right, every resample says the same: the interval
-        of the accuracy is the exact one then, of other metrics there is none.
+        of their share is the exact one then.
         """
         found = intervals(self.tally) | whole_intervals(len(self.tally), self.whole)
-        if self.right is not None and self.right.all() == self.right.any():
-            found["accuracy"] = exact_interval(self.right)
+        for metric, right in self.decisions.items():
+            if right.all() == right.any():
+                found[metric] = exact_interval(right)
         return found
 
     def against(self, reference: Evidence) -> dict[str, Difference]:
         """What is different from a reference on the same examples.
 
-        p is of the exact McNemar test for the accuracy of single decisions.
+        p is of the exact McNemar test for shares of single decisions.
         """
         found = differences(self.tally, reference.tally)
         found |= whole_differences(len(self.tally), self.whole, reference.whole)
         if self.calibration is not None and reference.calibration is not None:
             found |= calibration_differences(self.calibration, reference.calibration)
-        if self.right is not None and reference.right is not None:
-            p = mcnemar(self.right, reference.right)
-            found["accuracy"] = found["accuracy"]._replace(p=p, test="mcnemar")
+        for metric in self.decisions.keys() & reference.decisions.keys():
+            p = mcnemar(self.decisions[metric], reference.decisions[metric])
+            found[metric] = found[metric]._replace(p=p, test="mcnemar")
         return found
 
 
@@ -94,12 +96,13 @@ def weigh(task: Task, answers: Answers | Writing) -> Evidence:
     of tasks named as there.
     """
     if isinstance(answers, Writing):
-        return Evidence(_texts(answers))
+        return _texts(answers)
     if task.kind == "regression":
         found = _numbers(answers)
     elif task.kind == "multiple-choice":
         right = answers.predicted == answers.truth
-        found = Evidence(ratio_tally({"accuracy": (right, np.ones(len(right)))}), right=right)
+        tally = ratio_tally({"accuracy": (right, np.ones(len(right)))})
+        found = Evidence(tally, decisions={"accuracy": right})
     elif task.has_entities:
         tags = np.array(task.labels)
         truth, predicted = tags[answers.truth], tags[answers.predicted]
@@ -114,8 +117,9 @@ def weigh(task: Task, answers: Answers | Writing) -> Evidence:
             count=answers.count,
             positive=positive_label(task.labels),
         )
-        single = task.kind != "token-classification"
-        found = Evidence(tally, right=answers.predicted == answers.truth if single else None)
+        tokens = task.kind == "token-classification"
+        right = {} if tokens else {"accuracy": answers.predicted == answers.truth}
+        found = Evidence(tally, decisions=right)
     return _with_glue(task, found)
 
 
@@ -135,17 +139,17 @@ def known_metrics(task: Task) -> tuple[str, ...]:
     return METRICS[answers] + (("glue",) if glue_metrics(task.name) else ())
 
 
-def _texts(answers: Writing) -> Tally:
+def _texts(answers: Writing) -> Evidence:
     tally = perplexity_tally(answers.losses, answers.tokens)
     if answers.written is None:
-        return tally
+        return Evidence(tally)
     ones = np.ones(len(answers.expected))
     pairs = zip(answers.expected, answers.written, strict=True)
-    same = np.array([exact_match(expected, written) for expected, written in pairs])
+    same = np.array([exact_match(expected, written) for expected, written in pairs], bool)
     metrics: dict[str, Any] = {"exact_match": (same, ones)}
     for name, values in rouge(answers.expected, answers.written).items():
         metrics[name] = (values, ones)
-    return joined(tally, ratio_tally(metrics))
+    return Evidence(joined(tally, ratio_tally(metrics)), decisions={"exact_match": same})
 
 
 def _numbers(answers: Answers) -> Evidence:
@@ -166,7 +170,7 @@ def _with_glue(task: Task, found: Evidence) -> Evidence:
     if not official or not known.issuperset(official):
         return found
     if set(official) <= set(found.tally.metrics):
-        return Evidence(found.tally.with_mean("glue", official), found.whole, found.right)
+        return replace(found, tally=found.tally.with_mean("glue", official))
 
     def mean(indices: NDArray[np.int64]) -> float:
         part = Tally(found.tally.rows[indices], found.tally.metrics).values()
@@ -174,4 +178,4 @@ def _with_glue(task: Task, found: Evidence) -> Evidence:
             np.mean([part[one] if one in part else found.whole[one](indices) for one in official])
         )
 
-    return Evidence(found.tally, {**found.whole, "glue": mean}, found.right)
+    return replace(found, whole={**found.whole, "glue": mean})

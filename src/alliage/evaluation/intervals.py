@@ -34,13 +34,16 @@ class Interval(NamedTuple):
     high: float
     method: str
 
+    def __str__(self) -> str:
+        return f"[{self.low:.4f}, {self.high:.4f}]"
+
 
 class Difference(NamedTuple):
     """A model's metric minus a reference's, on the same examples.
 
     Attributes:
         value: the difference.
-        low, high: percentile interval of it.
+        low, high: percentile interval of it; NaN where no resample has another difference.
         p: two-sided probability of one at least as large if the models were alike.
         test: how p was found: "mcnemar", "randomisation" or "bootstrap".
     """
@@ -146,11 +149,11 @@ def differences(
     found = {}
     for name in shared:
         value = first[name] - second[name]
-        interval = _percentile(own[name] - other[name], level)
+        low, high = _ends(own[name] - other[name], level)
         # A difference as large as the one seen must count, whatever the order of the additions.
         at_least = np.abs(swapped[name]) >= abs(value) * (1 - 1e-9)
         p = (1 + int(at_least.sum())) / (1 + resamples)
-        found[name] = Difference(value, interval.low, interval.high, p, "randomisation")
+        found[name] = Difference(value, low, high, p, "randomisation")
     return found
 
 
@@ -175,11 +178,11 @@ def whole_differences(
     found = {}
     for name in shared:
         drawn = own[name] - other[name]
-        interval = _percentile(drawn, level)
+        low, high = _ends(drawn, level)
         side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
         p = min(1.0, 2 * (1 + side) / (1 + resamples))
         value = metrics[name](everything) - reference[name](everything)
-        found[name] = Difference(value, interval.low, interval.high, p, "bootstrap")
+        found[name] = Difference(value, low, high, p, "bootstrap")
     return found
 
 
@@ -285,6 +288,11 @@ def _jackknife(tally: Tally) -> dict[str, Floats]:
 
 def _open(found: Mapping[str, Interval]) -> dict[str, Interval]:
     return {name: interval for name, interval in found.items() if interval.low < interval.high}
+
+
+def _ends(drawn: Floats, level: float) -> tuple[float, float]:
+    low, high, _ = _percentile(drawn, level)
+    return (low, high) if low < high else (math.nan, math.nan)
 
 
 def _percentile(drawn: Floats, level: float) -> Interval:

@@ -25,10 +25,11 @@ GLUE = {
     "wnli": ("accuracy",),
 }
 CALIBRATION = ("ece", "smce", "pgap")
+WORST = "worst_domain"
 # What is measured besides only where it is asked for.
 CALIBRATION_DETAILS = (
     "dual_smce", "dual_pgap", "lower_distance",
-    *(f"{name}_worst_domain" for name in CALIBRATION),
+    *(f"{name}_{WORST}" for name in CALIBRATION),
 )  # fmt: skip
 _SINGLE = ("accuracy", "balanced_accuracy", "f1_macro", "matthews")
 # What is measured, by what the answers are. "glue" is measured of tasks named as GLUE's, besides.

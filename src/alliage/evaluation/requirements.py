@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 
@@ -55,13 +55,13 @@ class Requirement:
 
 
 def parse_requirements(
-    texts: Iterable[str], known: Collection[str], *, has_base: bool
+    texts: Iterable[str], known: Set[str], *, has_base: bool
 ) -> list[Requirement]:
     """Read conditions.
 
     Args:
         texts: each "METRIC OP NUMBER", "METRIC OP NUMBER*base" or "METRIC OP base".
-        known: names of metrics.
+        known: names of metrics that will be measured.
         has_base: whether there is a reference model.
 
     Raises:
@@ -75,10 +75,8 @@ def parse_requirements(
         if match is None or bound is None:
             problems.append(Problem(where, "is no condition.", _FORM))
             continue
-        if match[1] not in known and match[1] in CALIBRATION_DETAILS:
-            problems.append(Problem(where, "was not asked for.", "Add --calibration."))
-        elif match[1] not in known:
-            problems.append(Problem(where, "no such metric.", nearest(match[1], known)))
+        if match[1] not in known:
+            problems.append(_unknown(match[1], known, where))
         if bound[1] and not has_base:
             problems.append(Problem(where, "base is no model yet.", "Name it with --against."))
         found.append(Requirement(text, match[1], match[2], *bound))
@@ -119,6 +117,15 @@ def check_requirements(
             elif problem := one.check(value, reference, where):
                 problems.append(problem)
     return problems
+
+
+def _unknown(metric: str, known: Set[str], where: str) -> Problem:
+    if metric not in CALIBRATION_DETAILS:
+        return Problem(where, "no such metric.", nearest(metric, {*known, *CALIBRATION_DETAILS}))
+    if known.isdisjoint(CALIBRATION_DETAILS):
+        return Problem(where, "was not asked for.", "Add --calibration.")
+    fix = "Write a YAML file whose columns name a domain."
+    return Problem(where, "none of the tasks tells domains.", fix)
 
 
 def _parse_bound(text: str) -> tuple[float, bool] | None:

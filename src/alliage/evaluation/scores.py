@@ -125,7 +125,7 @@ class Scores:
         ]
         for task in self.tasks:
             metrics = ", ".join(
-                f"{name} {value:.4f}{_brackets(task.intervals.get(name))}"
+                f"{name} {value:.4f} {task.intervals.get(name, '')}".rstrip()
                 for name, value in task.metrics.items()
             )
             cut = f", {task.truncated} cut at the longest length" if task.truncated else ""
@@ -204,7 +204,3 @@ def _may_be_same(stored: str, path: str) -> bool:
 def _folders_above(path: str, name: str) -> list[str]:
     parts = path.split("/") if "://" in path else list(Path(path).resolve().parts[1:])
     return parts[: parts.index(name)] if name in parts[:-1][-1:] else parts[:-1]
-
-
-def _brackets(interval: Interval | None) -> str:
-    return f" [{interval.low:.4f}, {interval.high:.4f}]" if interval else ""

@@ -13,7 +13,7 @@ from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import layer_of
 from alliage.data import Example, Task, load_task
-from alliage.errors import Problem
+from alliage.errors import Problem, UsageError
 from alliage.evaluation.answers import Answers, OnBatch, predict
 from alliage.evaluation.confidence import (
     calibration_details,
@@ -21,7 +21,6 @@ from alliage.evaluation.confidence import (
     confidence_bins,
     confidence_curve,
     domain_details,
-    worst_domains,
 )
 from alliage.evaluation.evidence import weigh
 from alliage.evaluation.heads import Misfit
@@ -32,6 +31,7 @@ from alliage.evaluation.speed import measure_speed
 from alliage.evaluation.writing import MAX_NEW_TOKENS, Writing, rank, write
 
 OnEvent = Callable[[str, int, int], None]
+MOST_DOMAINS = 200
 
 
 class Unlabelled(Misfit):
@@ -107,6 +107,8 @@ def evaluate(
     wanted = [tasks] if isinstance(tasks, str | Path | Task) else tasks
     loaded = [task if isinstance(task, Task) else load_task(task) for task in wanted]
     examples = [labelled(task, split, limit) for task in loaded]
+    if calibration:
+        _check_domains(loaded, examples)
     notify = on_event or (lambda *_: None)
     with open_checkpoint(model) as checkpoint:
         saved, stale = find_repair(checkpoint, Path(repair) if repair is not None else None)
@@ -140,6 +142,18 @@ def labelled(task: Task, split: str, limit: int | None = None) -> Sequence[Examp
     if not examples or examples[0].label is None:
         raise Unlabelled(Problem(f"{task.name}: {split}", "has no labels: nothing to score."))
     return examples
+
+
+def _check_domains(tasks: Sequence[Task], examples: Sequence[Sequence[Example]]) -> None:
+    problems = []
+    for task, chosen in zip(tasks, examples, strict=True):
+        count = len({example.domain for example in chosen})
+        if count > MOST_DOMAINS:
+            what = f"{count} different domains, of which there may be {MOST_DOMAINS}."
+            fix = "Name a column of groups, not of single examples."
+            problems.append(Problem(task.name, what, fix))
+    if problems:
+        raise UsageError(problems)
 
 
 def ask(
@@ -237,10 +251,9 @@ def _measured(task: Task, answers: Answers | Writing, settings: Settings) -> dic
         found["reliability"] = confidence_bins(answers)
         if settings.calibration:
             details = calibration_details(answers, classes=task.kind != "multiple-choice")
-            domains = domain_details(answers)
-            found["metrics"] |= {row.metric: row.value for row in details} | worst_domains(domains)
-            found["calibration"] = details
-            found["domains"] = domains
+            found["domains"], worst = domain_details(answers)
+            found["calibration"] = (*details, *worst)
+            found["metrics"] |= {row.metric: row.value for row in found["calibration"]}
             found["curve"] = confidence_curve(answers)
             evidence = replace(evidence, calibration=answers)
     return found | {"evidence": evidence}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alliage.data import Example
 from alliage.data.encoding import IGNORED, GenerativeEncoder
 from alliage.errors import AlliageError, Problem, brief
-from alliage.evaluation.answers import Answers, OnBatch, batches, chunks, domains_of
+from alliage.evaluation.answers import Answers, OnBatch, batches, chunks, told
 from alliage.evaluation.models import Classifier
 from alliage.evaluation.quiet import quiet_transformers
 
@@ -78,7 +78,8 @@ def rank(
         logits[index, : len(found)] = found
     truth = np.array([example.label for example in examples])
     count = len(scores)
-    return Answers(logits, truth, np.arange(count), count, tuple(domains_of(examples)))
+    domains = told([example.domain for example in examples])
+    return Answers(logits, truth, np.arange(count), count, domains)
 
 
 def write(

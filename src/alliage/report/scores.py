@@ -16,7 +16,6 @@ OTHER = "other"
 # Where models are named, besides the models table.
 NAMES = {"distances": ("first", "second"), "scores": ("model",), "reliability": ("model",)}
 ECE = "ece"
-CALIBRATION = (ECE, "smce", "pgap", "lower_distance")
 # Metrics of quality, all of them better when higher; the report's main one is the first that was
 # measured most often.
 QUALITY = (

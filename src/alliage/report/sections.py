@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
 from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
 from alliage.report.distances import matrices, profiles
@@ -18,7 +19,6 @@ from alliage.report.figures.reliability import calibration_overview, reliability
 from alliage.report.findings import Finding
 from alliage.report.model_table import ModelTable, model_table
 from alliage.report.scores import (
-    CALIBRATION,
     OTHER,
     QUALITY,
     role_rank,
@@ -79,7 +79,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     side = max((min(len(matrix.names), MODEL_LIMIT) for matrix in found), default=1)
     drawn = found[: max(1, CELL_LIMIT // side**2)]
     left_out = len(found) - len(drawn)
-    by_task = [one for one in scores if one.metric not in CALIBRATION]
+    by_task = [one for one in scores if one.metric not in (*CALIBRATION, *CALIBRATION_DETAILS)]
     # Pruned and merged models first: they are what the reader came for.
     made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))
     order = {model: rank for rank, model in enumerate(made)}

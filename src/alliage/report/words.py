@@ -10,7 +10,10 @@ from itertools import takewhile
 _SHARES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
+    "dual_pgap": "dual post-processing gap",
+    "dual_smce": "dual smooth calibration error",
     "ece": "calibration error",
+    "ece_worst_domain": "calibration error on the worst domain",
     "exact_match": "exact match",
     "f1": "F1",
     "f1_macro": "macro F1",
@@ -19,6 +22,7 @@ _SHARES = {
     "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
     "pgap": "post-processing gap",
+    "pgap_worst_domain": "post-processing gap on the worst domain",
     "precision": "precision",
     "precision_macro": "macro precision",
     "recall": "recall",
@@ -27,6 +31,7 @@ _SHARES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "smce": "smooth calibration error",
+    "smce_worst_domain": "smooth calibration error on the worst domain",
     "spearman": "Spearman correlation",
 }
 _OTHERS = {"mse": "mean squared error"}

@@ -54,7 +54,7 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "level": ("float64", "of confidence, from 0 to 1"),
         "low": ("float64", "lower end, of the metric"),
         "high": ("float64", "upper end, of the metric"),
-        "method": ("string", "bca or percentile: the bootstrap's"),
+        "method": ("string", "bca or percentile, the bootstrap's; exact"),
     },
     "comparisons": {
         "model": ("string", "name"),

@@ -188,7 +188,15 @@ def _trainer_class() -> Any:
             if of_step is None or self.current_gradient_accumulation_steps == 1:
                 return found
             share = self._get_num_items_in_batch([inputs], inputs["labels"].device) / of_step
-            return (share * found[0], found[1]) if return_outputs else share * found
+            loss = found[0] if return_outputs else found
+            # Of a part without a label, the mean is NaN.
+            loss = share * loss if share else 0 * loss.nan_to_num()
+            return (loss, found[1]) if return_outputs else loss
+
+        def _get_num_items_in_batch(self, parts: Any, device: Any) -> Any:
+            if parts and parts[0]["labels"].is_floating_point():  # -100 is a number among others
+                return torch.tensor(sum(part["labels"].numel() for part in parts))
+            return super()._get_num_items_in_batch(parts, device)
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if not self._recipe.group_by_length:

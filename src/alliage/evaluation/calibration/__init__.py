@@ -1,7 +1,13 @@
 """How far predicted probabilities are from what happens. Pure: arrays in, numbers out."""
 
 from alliage.evaluation.calibration.binned import Bin, expected_calibration_error, reliability
-from alliage.evaluation.calibration.chance import Band, bootstrap_band, null_band
+from alliage.evaluation.calibration.chance import (
+    Band,
+    DomainBands,
+    bootstrap_band,
+    null_band,
+    null_bands,
+)
 from alliage.evaluation.calibration.classes import (
     Confidence,
     Domain,
@@ -29,6 +35,7 @@ __all__ = [
     "Bin",
     "Confidence",
     "Domain",
+    "DomainBands",
     "Domains",
     "OneAgainstRest",
     "Smoothed",
@@ -41,6 +48,7 @@ __all__ = [
     "log_odds",
     "lower_calibration_distance",
     "null_band",
+    "null_bands",
     "one_against_rest",
     "post_processing_gap",
     "reliability",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from alliage.evaluation.calibration.checks import checked
-from alliage.evaluation.calibration.classes import Measure
+from alliage.evaluation.calibration.classes import Measure, by_domain
 from alliage.evaluation.intervals import whole_intervals
 
 REPEATS = 200
@@ -62,6 +62,59 @@ def null_band(
     return Band(float(low), float(high), level)
 
 
+class DomainBands(NamedTuple):
+    """Where a measure lies on each domain, and its largest value over all of them.
+
+    Attributes:
+        each: by the domain's name.
+        largest: of the maximum, which grows with the number of domains.
+    """
+
+    each: dict[str, Band]
+    largest: Band
+
+
+def null_bands(
+    measure: Measure,
+    probabilities: ArrayLike,
+    domains: ArrayLike,
+    *,
+    repeats: int = REPEATS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> DomainBands:
+    """Where a measure lies on each domain if the predictions are calibrated; see `null_band`.
+
+    Args:
+        measure: of probabilities [n] and labels [n].
+        probabilities: [n], of one event.
+        domains: [n], names or numbers.
+        repeats: draws of all labels.
+        level: in (0, 1), of each band by itself.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an argument of another shape or range.
+    """
+    values = checked(probabilities, np.zeros(np.shape(probabilities))).values
+    generator = np.random.default_rng(seed)
+    draws = [
+        by_domain(measure, values, (generator.random(len(values)) < values) * 1.0, domains)
+        for _ in range(repeats)
+    ]
+    found = np.array([[row.value for row in one.rows] for one in draws])
+    ends = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    names = [row.domain for row in draws[0].rows]
+    low, high = np.quantile(found.max(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return DomainBands(
+        {
+            name: Band(float(start), float(stop), level)
+            for name, (start, stop) in zip(names, ends, strict=True)
+        },
+        Band(float(low), float(high), level),
+    )
+
+
 def bootstrap_band(
     measure: Measure,
     predictions: ArrayLike,
@@ -76,7 +129,7 @@ def bootstrap_band(
 
     Measures of calibration are biased upwards, and resamples by as much again: the percentile
     interval [q_low, q_high] may hold the truth never, the basic one takes the bias off. NaN where
-    all resamples say the same.
+    all labels are the same: no resample has another then, though others might well be seen.
 
     Args:
         measure: of predictions [n] and labels [n].
@@ -93,6 +146,8 @@ def bootstrap_band(
     """
     values, outcomes = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     value = measure(values, outcomes)
+    if (outcomes == outcomes[0]).all():
+        return Band(math.nan, math.nan, level)
     names = np.arange(len(values)) if groups is None else np.asarray(groups)
     if names.shape != values.shape:
         raise ValueError(f"Expected groups [{len(values)}], got {list(names.shape)}.")
@@ -106,6 +161,6 @@ def bootstrap_band(
     found = whole_intervals(
         len(members), {"": resampled}, level=level, resamples=repeats, seed=seed
     ).get("")
-    if found is None:
+    if found is None:  # every resample says the same
         return Band(math.nan, math.nan, level)
     return Band(max(0.0, 2 * value - found.high), max(0.0, 2 * value - found.low), level)

@@ -113,10 +113,10 @@ def by_domain(
             "Expected probabilities [n], labels [n] and domains [n] with n ≥ 1, "
             f"got {list(values.shape)}, {list(outcomes.shape)} and {list(names.shape)}."
         )
-    distinct, own = np.unique(names, return_inverse=True)
-    parts = [own == index for index in range(len(distinct))]
+    distinct, own, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    parts = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
     rows = tuple(
-        Domain(str(name), int(part.sum()), measure(values[part], outcomes[part]))
+        Domain(str(name), len(part), measure(values[part], outcomes[part]))
         for name, part in zip(distinct, parts, strict=True)
     )
     return Domains(rows, max(row.value for row in rows))

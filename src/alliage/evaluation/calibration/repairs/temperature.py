@@ -55,16 +55,18 @@ class Temperature:
 
         if slope(_RANGE) <= 0:  # nothing is answered wrong
             return cls(float(np.exp(-_RANGE)))
-        if slope(-_RANGE) >= 0:  # no better than chance
+        if slope(-_RANGE) >= 0:  # wrong answers are no less sure
             return cls(float(np.exp(_RANGE)))
         return cls(float(np.exp(-brentq(slope, -_RANGE, _RANGE, xtol=1e-14))))
 
     @property
     def limit(self) -> str:
-        """Why there was no best temperature, if there was none: what the answers are like."""
-        if np.log(self.temperature) <= -_RANGE:
+        """What the answers are like that put it at an end of its range; empty elsewhere."""
+        if self.temperature <= np.exp(-_RANGE):
             return "no answer is wrong"
-        return "answers are no better than chance" if np.log(self.temperature) >= _RANGE else ""
+        if self.temperature >= np.exp(_RANGE):
+            return "wrong answers are no less sure than right ones"
+        return ""
 
     def apply(self, probabilities: ArrayLike) -> Floats:
         """See `Repair.apply`."""
