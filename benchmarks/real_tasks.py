@@ -177,7 +177,8 @@ def _row(name: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         before, after = _metrics(results["before"]), _metrics(results["after"])
         score = before[task.metric]
         cells["test examples"] = str(score["examples"])
-        cells[method] = f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+        interval = f" ({score['low']:.3f} to {score['high']:.3f})" if "low" in score else ""
+        cells[method] = f"{score['value']:.3f}{interval}"
         for measure in ("ece", "smce"):
             values = before[measure]["value"], after[measure]["value"]
             cells[f"{measure}, {method}"] = f"{values[0]:.3f} → {values[1]:.3f}"

@@ -42,14 +42,15 @@ def main() -> None:
                 if number:  # the first one reads files and compiles
                     plain.append(pair[0])
                     ours.append(pair[1])
-            ratio = statistics.median(b / a for a, b in zip(plain, ours, strict=True))
+            more = [100 * (b / a - 1) for a, b in zip(plain, ours, strict=True)]
             seconds[method] = {"plain": plain, "ours": ours}
             rows.append(
                 {
                     "method": method,
                     "Trainer, s": f"{statistics.median(plain):.2f}",
                     "Alliage, s": f"{statistics.median(ours):.2f}",
-                    "more": f"{100 * (ratio - 1):+.1f} %",
+                    "more, %": f"{statistics.median(more):+.1f}",
+                    "least and most": f"{min(more):+.1f} to {max(more):+.1f}",
                 }
             )
     note = (
@@ -57,8 +58,8 @@ def main() -> None:
         f"{SETTINGS['batch_size']}, from all-MiniLM-L6-v2; both go through the same batches and "
         "end with the same weights. Seconds are of training itself: it writes no states here, and "
         "loading, saving, hashing and provenance are outside. The plain side takes examples that "
-        f"Alliage's encoder made beforehand. Medians of {RUNS} runs in turn; more: median of the "
-        "ratios."
+        f"Alliage's encoder made beforehand. Medians of {RUNS} pairs of runs in turn; more: of "
+        "each pair."
     )
     title = "Tuning beside transformers' Trainer"
     report("trainer_overhead", title, rows, note=note, details={"seconds": seconds})

@@ -94,7 +94,7 @@ def test_refusals_name_the_reason_and_leave_nothing(alliage, workspace, line, co
 
 @pytest.mark.parametrize("line", ["arithmetic sentiment --base base", "apply sentiment-lora"])
 def test_what_was_interrupted_goes_on_with_resume(alliage, workspace, monkeypatch, line):
-    from alliage.merging import engine
+    from alliage.merging.engine import run as engine
 
     def interrupt(*_):
         raise KeyboardInterrupt

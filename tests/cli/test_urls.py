@@ -98,7 +98,8 @@ def test_an_output_to_a_url_is_the_output_on_the_disk(alliage, on_s3, workspace,
 def test_what_could_not_be_uploaded_is_kept_for_resume(workspace, on_s3, monkeypatch):
     from alliage.checkpoints import upload
     from alliage.errors import AlliageError, UsageError
-    from alliage.merging import engine, parse_recipe, plan
+    from alliage.merging import parse_recipe, plan
+    from alliage.merging.engine import run as engine
 
     monkeypatch.setenv("ALLIAGE_CACHE", str(workspace / "cache"))
     models = [str(workspace / name) for name in ("sentiment", "topics")]
