@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -60,3 +62,12 @@ def alliage(words: str, home: Path, *, threads: int = 1) -> Done:
     if done.returncode:
         sys.exit(f"$ alliage {words}\n{done.stdout}{done.stderr}exit code {done.returncode}")
     return Done(f"alliage {words}", time.perf_counter() - started, done.stdout)
+
+
+def majority(ref: Path) -> dict[str, float]:
+    """The share of a task's most frequent label, and the standard error of guessing it."""
+    from alliage.data import load_task
+
+    counts = Counter(example.label for example in load_task(ref).splits["validation"])
+    share = max(counts.values()) / counts.total()
+    return {"accuracy": share, "error": math.sqrt(share * (1 - share) / counts.total())}

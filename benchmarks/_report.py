@@ -39,21 +39,23 @@ def report(
     *,
     note: str = "",
     details: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> None:
     """Write the rows as JSON, renew the benchmark's section of RESULTS.md, and print it.
 
     Args:
-        name: of the benchmark's module.
+        name: of the section and the JSON file.
         title: of the section.
         rows: of the table, all with the same columns.
         note: what a reader of the table has to know.
         details: what the JSON holds beside the rows.
+        command: what follows `python -m benchmarks`; the name by default.
     """
     OUT.mkdir(exist_ok=True)
     content = {"benchmark": name, "title": title, "machine": machine(), "rows": list(rows)}
     content |= details or {}
     (OUT / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    section = _section(name, title, rows, note)
+    section = _section(command or name, title, rows, note)
     text = RESULTS.read_text() if RESULTS.exists() else _PREAMBLE
     RESULTS.write_text(replace_section(text, name, section))
     print(f"\n{section}")
@@ -77,7 +79,7 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _section(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str) -> str:
+def _section(command: str, title: str, rows: Sequence[Mapping[str, Any]], note: str) -> str:
     columns = list(rows[0])
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(str(row[column]) for column in columns) for row in rows]
@@ -88,5 +90,5 @@ def _section(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str
         f"load {on['load_at_start']} before the start), "
         f"{on['system']}, Python {on['python']}."
     )
-    parts = [f"## {title}\n", f"`python -m benchmarks {name}` on {where}\n"]
+    parts = [f"## {title}\n", f"`python -m benchmarks {command}` on {where}\n"]
     return "\n".join([*parts, *([f"{note}\n"] if note else []), table])

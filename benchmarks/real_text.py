@@ -7,13 +7,11 @@ repository). Every command and its output is printed; the report stays in benchm
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks._real_data import DATA, alliage, encoder_folder, missing
+from benchmarks._real_data import DATA, alliage, encoder_folder, majority, missing
 from benchmarks._report import OUT, report
 
 TITLE = "Real text: LoRA adapters from the MiniLM encoder"
@@ -67,7 +65,7 @@ def main() -> None:
             (home / f"tune-{name}.yml").write_text(yaml.safe_dump(recipe))
         seconds = _run_chain(home)
         scores = _read_scores(home / "results")
-        majority = {name: _majority(home / ref) for name, ref in TASKS.items()}
+        majority = {name: majority(home / ref) for name, ref in TASKS.items()}
         OUT.mkdir(exist_ok=True)
         shutil.copy(home / "report.html", OUT / "real_text.html")
     minutes = (time.perf_counter() - started) / 60
@@ -128,15 +126,6 @@ def _singles(task: str) -> list[str]:
     return [name for name, recipe in _recipes().items() if recipe["task"] == TASKS[task]] + (
         [PRUNED] if task == FULL[0] else []
     )
-
-
-def _majority(ref: Path) -> dict[str, float]:
-    """The share of a task's most frequent label, and the standard error of guessing it."""
-    from alliage.data import load_task
-
-    counts = Counter(example.label for example in load_task(ref).splits["validation"])
-    share = max(counts.values()) / counts.total()
-    return {"accuracy": share, "error": math.sqrt(share * (1 - share) / counts.total())}
 
 
 def _read_scores(results: Path) -> dict[str, dict[str, dict[str, float]]]:

