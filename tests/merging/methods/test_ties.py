@@ -115,6 +115,47 @@ def test_readings_of_other_projects_worked_out_by_hand():
     assert kept.tolist() == [3.0, 4.0, 2.0 - 2.0 + 2.0, 0.0]
 
 
+def test_ablations_of_the_paper_worked_out_by_hand():
+    deltas = torch.tensor(
+        [
+            [5.0, -1.0, 2.0, -4.0, 3.0],  # 3rd smallest 3: keeps 5, -4, 3
+            [-1.0, 6.0, 4.0, -5.0, 0.5],  # 3rd smallest 4: keeps 6, 4, -5
+            [2.0, -3.0, 1.0, 7.0, -8.0],  # 3rd smallest 3: keeps -3, 7, -8
+        ]
+    )
+    # No elect: what is kept has the means 5, (6-3)/2, 4, (-4-5+7)/3, (3-8)/2.
+    merged = ties(deltas, density=0.4, vote="none")
+    torch.testing.assert_close(merged, torch.tensor([5.0, 1.5, 4.0, -2 / 3, -2.5]))
+    # No disjoint mean: sums of what agrees, 5, 6, 4, -9, -8, by all three models.
+    merged = ties(deltas, density=0.4, combine="mean_of_all")
+    torch.testing.assert_close(merged, torch.tensor([5 / 3, 2.0, 4 / 3, -3.0, -8 / 3]))
+    # Neither, and no trim: the average.
+    merged = ties(deltas, density=1.0, vote="none", combine="mean_of_all")
+    torch.testing.assert_close(merged, deltas.mean(dim=0))
+    # Weights 1, 1, 2 of all are 4: (-3·2 + 6)/4 in the second place.
+    merged = ties(deltas, weight=[1.0, 1.0, 2.0], density=0.4, vote="none", combine="mean_of_all")
+    torch.testing.assert_close(merged, torch.tensor([1.25, 0.0, 1.0, 1.25, -3.25]))
+
+
+def test_given_signs_replace_the_election():
+    deltas = torch.tensor([[5.0, -1.0, 2.0, -4.0], [-1.0, 6.0, 4.0, -5.0], [2.0, -3.0, 1.0, 7.0]])
+    signs = torch.tensor([-1, -1, 1, 0], dtype=torch.int8)
+    # What has these signs: -1; -1 and -3; 2, 4 and 1; nothing.
+    expected = torch.tensor([-1.0, -2.0, 7 / 3, 0.0])
+    for vote in ("weighted", "sum", "count", "none"):
+        merged = ties(deltas, density=1.0, signs=signs, vote=vote)
+        torch.testing.assert_close(merged, expected)
+    # Weighted vectors [5, -1, 2, -4] and [1, -6, -4, 5], signs +, +, -, none.
+    merged = ties(deltas[:2], weight=[1.0, -1.0], density=1.0, signs=-signs, combine="sum")
+    assert merged.tolist() == [6.0, 0.0, -4.0, 0.0]
+
+
+def test_elected_signs_given_again_change_nothing():
+    deltas = torch.randn(4, 300, generator=torch.Generator().manual_seed(3))
+    merged = ties(deltas, density=0.3)
+    assert torch.equal(ties(deltas, density=0.3, signs=merged.sign().to(torch.int8)), merged)
+
+
 @pytest.mark.parametrize("density", [0.1, 1.0])
 def test_inputs_are_untouched(density):
     deltas = torch.randn(3, 50)

@@ -12,8 +12,8 @@ from alliage.merging.kernels.magnitudes import Stored, measure, sample
 
 __all__ = ["measure", "merge", "sample"]
 
-_VOTES = {"weighted": 0, "sum": 1, "count": 2}
-_COMBINE = {"mean": 0, "sum_by_count": 1, "sum": 2}
+_VOTES = {"weighted": 0, "sum": 1, "count": 2, "none": 3}
+_COMBINE = {"mean": 0, "sum_by_count": 1, "sum": 2, "mean_of_all": 3}
 
 
 def merge(base: Stored, models: Stored, out: Stored, **arguments: Any) -> Seen:
@@ -90,7 +90,7 @@ def _ties(
             elif vote == 1:
                 for i in range(size):
                     votes[i] += row[i]
-            else:
+            elif vote == 2:
                 for i in range(size):
                     votes[i] += (one if row[i] > 0 else zero) - (one if row[i] < 0 else zero)
         net, zeros = np.int32(0), np.int32(0)
@@ -101,7 +101,7 @@ def _ties(
             net += np.int32(signs[i])
             zeros += np.int32(1) if signs[i] == 0 else np.int32(0)
         balance += net
-        if zeros and not cancelled:
+        if zeros and not cancelled and vote != 3:
             for k in range(n):
                 row, any_kept = rows[k], np.int32(0)
                 for i in range(size):
@@ -116,13 +116,15 @@ def _ties(
             shares[i] = zero
         for k in range(n):
             row, weight = rows[k], weights[k]
-            share = weight if combine == 0 else one
+            share = weight if combine == 0 or combine == 3 else one
             for i in range(size):
                 value = row[i] * weight
                 voter = value if vote == 0 else row[i]
                 agrees = (signs[i] > 0) & (voter > 0) | (signs[i] < 0) & (voter < 0)
+                if vote == 3:
+                    agrees = row[i] != 0
                 total[i] += value if agrees else zero
-                shares[i] += share if agrees else zero
+                shares[i] += share if agrees or combine == 3 else zero
         if combine != 2:
             for i in range(size):
                 total[i] /= shares[i] if shares[i] != 0 else one

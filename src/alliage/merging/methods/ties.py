@@ -19,9 +19,9 @@ from alliage.merging.thresholds import Kept, TrimThresholds, magnitude_threshold
 if TYPE_CHECKING:
     from torch import Tensor
 
-Vote = Literal["weighted", "sum", "count"]
+Vote = Literal["weighted", "sum", "count", "none"]
 Zero = Literal["majority", "positive", "drop"]
-Combine = Literal["mean", "sum", "sum_by_count"]
+Combine = Literal["mean", "sum", "sum_by_count", "mean_of_all"]
 
 
 class MajoritySign:
@@ -35,6 +35,8 @@ class MajoritySign:
 
     def look(self, tensors: Tensor, **arguments: Any) -> tuple[int, bool]:
         """A block's elected signs, + less −; whether some of its votes cancel exactly."""
+        if arguments["vote"] == "none" or arguments.get("signs") is not None:
+            return 0, False
         kept = _trim(tensors, arguments["thresholds"], arguments.get("quota"))
         votes = _votes(kept, arguments["weight"], arguments["vote"])
         cancelled = bool(((votes == 0) & (kept != 0).any(dim=0)).any())
@@ -54,7 +56,9 @@ class MajoritySign:
     departures="Weights wᵢ are not in the paper: they multiply the trimmed vectors in the vote and "
     "in the mean; equal weights are the paper's method. Where the signs of all parameters balance "
     "exactly, votes that cancel take the negative side, as the authors' code does. trim, kept, "
-    "vote, zero and combine are other projects' readings of the paper.",
+    "vote, zero and combine are other projects' readings of the paper and its own ablations "
+    "(section 7.3): vote none elects nothing, combine mean_of_all is the mean that is not "
+    "disjoint. Given signs of zero drop their entries; the authors' code takes the negative side.",
     first_pass=TrimThresholds,
     guess=MajoritySign(),
 )
@@ -72,6 +76,7 @@ def ties(
     thresholds: Sequence[float] | Tensor | None = None,
     quota: Sequence[int] | None = None,
     majority: float | None = None,
+    signs: Tensor | None = None,
 ) -> Tensor:
     """Keep the largest entries, elect a sign for each parameter, average those that agree with it.
 
@@ -89,13 +94,16 @@ def ties(
         kept: "threshold": all that equals the paper's tᵢ or more; "kth": tᵢ is the ⌊d(1 − K)⌋-th
             smallest; "count": exactly ⌊dK⌋ entries, of equal ones the first; "count_or_one": one
             at least.
-        vote: γ is the sign of Σ wᵢτ̂ᵢ, of the "sum" Σ τ̂ᵢ, or of the "count" Σ sgn τ̂ᵢ.
+        vote: γ is the sign of Σ wᵢτ̂ᵢ, of the "sum" Σ τ̂ᵢ, or of the "count" Σ sgn τ̂ᵢ; "none": no
+            sign is elected, and all that trimming keeps agrees.
         zero: where the vote is zero: the majority of all signs, positive, or drop the entry.
-        combine: what agrees becomes its "mean" Σwτ̂/Σw, its "sum" Σwτ̂, or "sum_by_count", Σwτ̂
-            divided by how many agree.
+        combine: what agrees becomes its "mean" Σwτ̂/Σw, its "sum" Σwτ̂, "sum_by_count", Σwτ̂ divided
+            by how many agree, or "mean_of_all", Σwτ̂ divided by the Σw of all models.
         thresholds: [n], the tᵢ of the whole vectors, for a block of them.
         quota: [n], how many entries equal to tᵢ a block keeps, its first ones; −1: all.
         majority: 1, −1 or 0, the majority sign of the whole merge, for a block of it.
+        signs: [...], γ itself in place of the elected one: a multi-task model's, or an estimate of
+            it from a few examples (sections 7.4 and B.1); where it is zero, the result is.
 
     Returns:
         [...], to be added to the base.
@@ -105,7 +113,9 @@ def ties(
     if thresholds is None:
         thresholds, quota = _whole_thresholds(deltas, density, kept)
     trimmed = _trim(deltas, thresholds, quota)
-    votes = _votes(trimmed, weight, vote)
+    everyone = vote == "none" and signs is None
+    votes = signs.to(deltas.dtype) if signs is not None else _votes(trimmed, weight, vote)
+    zero = "drop" if signs is not None else zero
     if majority is None:
         majority = float(votes.sign().sum().sign())
     up = zero == "positive" or (zero == "majority" and majority > 0)
@@ -116,8 +126,11 @@ def ties(
         weighted = entry * factor
         voter = weighted if vote == "weighted" else entry
         agrees = torch.where(voter > 0, positive, negative & (voter < 0))
+        agrees = entry != 0 if everyone else agrees
         total += torch.where(agrees, weighted, 0.0)
-        if combine != "sum":
+        if combine == "mean_of_all":
+            shares += factor
+        elif combine != "sum":
             shares += agrees * (factor if combine == "mean" else 1.0)
     if combine != "sum":
         total = total.div_(shares.where(shares != 0, 1.0))
