@@ -40,7 +40,8 @@ def test_memory_counts_what_is_allocated_and_not_files_that_are_mapped(tmp_path)
     nothing = python("import time; time.sleep(0.3)").anonymous
     assert 0 < nothing < 32 * MIB
     assert python(mapped).anonymous < nothing + 8 * MIB
-    assert 64 * MIB <= python(allocated).anonymous - nothing < 72 * MIB
+    # The kernel counts pages in batches: its figures are near, not exact (man 5 proc).
+    assert abs(python(allocated).anonymous - nothing - 64 * MIB) < 8 * MIB
 
 
 def test_a_peak_that_is_given_back_still_counts():
