@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -69,38 +69,27 @@ def magnitude_thresholds(vectors: Tensor, ranks: list[int]) -> Tensor:
     return torch.tensor(found, dtype=torch.float32, device=vectors.device)
 
 
-class TrimThresholds:
-    """The thresholds of trimming as a first pass: over a whole model, a module or a tensor.
+class RankThresholds:
+    """The magnitudes of given ranks, each of one of several vectors, as a first pass.
 
-    Results are "thresholds", float32 [n], and, where exactly ⌊dK⌋ entries stay, "quota" for each
-    block: how many entries equal to the threshold it keeps, the first ones, [n]; −1 keeps all.
+    Results are "thresholds", float32 for each rank, and, where exactly so many entries are wanted
+    and equal ones would be too many, "quota" for each block: how many entries equal to each
+    threshold it keeps, the first ones; −1 keeps all.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("density", "kept", "trim")
-
-    def __init__(self, models: int, numel: int, **parameters: Any) -> None:
-        """Search the thresholds of `models` vectors with `numel` entries each."""
-        densities = np.broadcast_to(np.asarray(parameters["density"], np.float64), models)
-        self._numel = numel
-        self._kept: Kept = parameters["kept"]
-        self.searches = [
-            Search(trim_rank(numel, float(density), self._kept), numel) for density in densities
-        ]
+    def __init__(self, ranks: Sequence[int], numel: int, *, exact: bool) -> None:
+        """Search the entries of `ranks`, as `trim_rank` counts them, in vectors of `numel`."""
+        self.searches = [Search(rank, numel) for rank in ranks]
         self.passes = 0  # over all blocks, complete
+        self._exact = exact
         self._samples: list[NDArray[np.uint32]] = []
         self._lock = threading.Lock()
         self._counting = False
-        self._equals: dict[int, list[int]] = {}  # place -> of each model, while counting
-
-    @staticmethod
-    def scope(**parameters: Any) -> Scope:
-        """What is trimmed as one vector."""
-        scope: Scope = parameters["trim"]
-        return scope
+        self._equals: dict[int, list[int]] = {}  # place -> of each rank, while counting
 
     @staticmethod
     def memory(models: int, sampled: int) -> int:
-        """Bytes of the histograms, and of samples with `sampled` entries for each model."""
+        """Bytes of the histograms, and of samples with `sampled` entries for each rank."""
         return models * (8 * _BINS + 4 * sampled) + 4 * sampled
 
     def sample(self, tensors: Tensor) -> None:
@@ -159,7 +148,7 @@ class TrimThresholds:
                 search.narrow()
         if not all(search.found for search in self.searches):
             return None
-        if self._kept.startswith("count") and any(s.to_keep < s.equal for s in self.searches):
+        if self._exact and any(s.to_keep < s.equal for s in self.searches):
             self._counting = True
             return None
         return {"thresholds": self._thresholds()}
@@ -208,6 +197,25 @@ class TrimThresholds:
             quotas.append([q if q < 0 else min(q, e) for q, e in zip(left, equals, strict=True)])
             left = [q if q < 0 else q - min(q, e) for q, e in zip(left, equals, strict=True)]
         return quotas
+
+
+class TrimThresholds(RankThresholds):
+    """The thresholds of trimming as a first pass: over a whole model, a module or a tensor."""
+
+    reads: ClassVar[tuple[str, ...]] = ("density", "kept", "trim")
+
+    def __init__(self, models: int, numel: int, **parameters: Any) -> None:
+        """Search the thresholds of `models` vectors with `numel` entries each."""
+        densities = np.broadcast_to(np.asarray(parameters["density"], np.float64), models)
+        kept: Kept = parameters["kept"]
+        ranks = [trim_rank(numel, float(density), kept) for density in densities]
+        super().__init__(ranks, numel, exact=kept.startswith("count"))
+
+    @staticmethod
+    def scope(**parameters: Any) -> Scope:
+        """What is trimmed as one vector."""
+        scope: Scope = parameters["trim"]
+        return scope
 
 
 @dataclass

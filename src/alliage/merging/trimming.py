@@ -1,0 +1,56 @@
+"""Which entries stay where the largest magnitudes of a vector are kept, for a block or a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alliage.merging.registry import per_model
+from alliage.merging.thresholds import magnitude_thresholds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def stays(
+    vectors: Tensor, thresholds: Sequence[float] | Tensor, quota: Sequence[int] | None
+) -> Tensor:
+    """Whether entries are at least their vector's threshold.
+
+    Args:
+        vectors: [n, ...].
+        thresholds: [n], magnitudes.
+        quota: [n], how many entries equal to its threshold a vector keeps, its first ones; −1: all.
+
+    Returns:
+        [n, ...], true or false.
+    """
+    import torch
+
+    magnitudes, limits = vectors.abs(), per_model(torch.as_tensor(thresholds), vectors)
+    kept = magnitudes >= limits
+    for row, values, limit, left in zip(kept, magnitudes, limits, quota or (), strict=False):
+        if left >= 0:
+            equal = (values == limit).flatten()
+            row &= ~(equal & (equal.cumsum(0) > left)).reshape(row.shape)
+    return kept
+
+
+def whole_thresholds(vectors: Tensor, ranks: list[int]) -> tuple[Tensor, list[int]]:
+    """Thresholds and quotas by which whole vectors keep exactly their entries of some rank or more.
+
+    Args:
+        vectors: [n, ...], float32.
+        ranks: [n], as `thresholds.trim_rank` counts them.
+
+    Returns:
+        [n] and [n], for `stays`.
+    """
+    flat = vectors.flatten(1)
+    numel = flat.shape[1]
+    limits = magnitude_thresholds(flat, ranks)
+    larger = (flat.abs() > per_model(limits, flat)).sum(dim=1).tolist()
+    return limits, [
+        numel - rank + 1 - above if 0 < rank <= numel else -1
+        for rank, above in zip(ranks, larger, strict=True)
+    ]
