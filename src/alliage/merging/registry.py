@@ -161,6 +161,20 @@ class Guess(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Masks:
+    """How each model is rebuilt from the merged one: base + sᵢ·Mᵢ∘(merged − base).
+
+    Attributes:
+        select: Mᵢ, bool [n, ...], of the task vectors [n, ...], what they were merged into [...],
+            and the method's arguments; elementwise.
+        rescale: whether sᵢ = Σ|τᵢ| / Σ|Mᵢ∘(merged − base)| over the whole model; 1 where not.
+    """
+
+    select: Callable[..., Tensor]
+    rescale: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """A registered merge method.
 
@@ -178,6 +192,7 @@ class Method:
         random: whether it takes `uniform`, numbers in [0, 1) of the shape of its tensors, which
             the engine draws by (seed, tensor, model): blocks and threads do not change them.
         models: how many models it merges; None: any number.
+        masks: how each model is rebuilt from what the method merges; None: it is not.
         parameters: name -> declaration.
         summary: the docstring's first line.
     """
@@ -192,6 +207,7 @@ class Method:
     guess: Guess | None
     random: bool
     models: int | None
+    masks: Masks | None
     parameters: Mapping[str, Parameter]
     summary: str
 
@@ -210,6 +226,7 @@ def method(
     guess: Guess | None = None,
     random: bool = False,
     models: int | None = None,
+    masks: Masks | None = None,
 ) -> Callable[[Function], Function]:
     """Register a merge method; the function itself stays as it is.
 
@@ -232,6 +249,7 @@ def method(
             guess=guess,
             random=random,
             models=models,
+            masks=masks,
             parameters=_declared(function),
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
