@@ -40,6 +40,8 @@ from alliage.errors import Problem, UsageError, nearest
 if TYPE_CHECKING:  # torch takes a second to load, and merges by compiled kernels do without it
     from torch import Tensor
 
+    from alliage.checkpoints.statistics import StatisticsKind
+
     PerModelNumber = float | Tensor
 else:
     PerModelNumber = float | Any
@@ -48,6 +50,7 @@ Unit = Literal["block", "tensor", "factors"]
 Space = Literal["weight", "delta"]
 Scope = Literal["model", "module", "tensor"]
 Function = TypeVar("Function", bound=Callable[..., Any])
+ResultRank = Callable[..., tuple[int, bool]]
 
 ENTRY_POINTS = "alliage.merge_methods"
 SMALLEST_BLOCK = 2**12  # elements; every block begins at a multiple of it
@@ -81,6 +84,11 @@ class PerModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """Marks a parameter that names another method, whose parameters then stand beside it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One declared parameter of a method."""
 
@@ -91,9 +99,14 @@ class Parameter:
     choices: tuple[str, ...]
     per_model: bool
     meaning: str
+    rule: bool = False
 
     def check(self, value: Any) -> str:
         """What is wrong with a value, or nothing."""
+        if self.rule:
+            known = [each.name for each in _loaded().values() if each.unit != "factors"]
+            hint = nearest(str(value), known)
+            return "" if value in known else f"must name a method of blocks or tensors ({hint})"
         if self.choices:
             return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if self.kind is bool:
@@ -193,6 +206,13 @@ class Method:
             the engine draws by (seed, tensor, model): blocks and threads do not change them.
         models: how many models it merges; None: any number.
         masks: how each model is rebuilt from what the method merges; None: it is not.
+        rank: of unit "factors": (the adapters' ranks, 0 where one does not adapt the module, d_out,
+            d_in, **parameters) -> the result's rank at the most, and whether it is certain before
+            values are read; None: factors are merged entry by entry, and their ranks must be one.
+        statistics: of the models on data, which it needs beside the weights. The function takes
+            "fisher" as `fisher`, of the shape of its tensors; the others as `grams`
+            [n, d_in, d_in], or None for what is no linear layer. Such a layer's weights come as
+            [n, d_out, d_in] however they are stored.
         parameters: name -> declaration.
         summary: the docstring's first line.
     """
@@ -208,6 +228,8 @@ class Method:
     random: bool
     models: int | None
     masks: Masks | None
+    rank: ResultRank | None
+    statistics: StatisticsKind | None
     parameters: Mapping[str, Parameter]
     summary: str
 
@@ -227,6 +249,8 @@ def method(
     random: bool = False,
     models: int | None = None,
     masks: Masks | None = None,
+    rank: ResultRank | None = None,
+    statistics: StatisticsKind | None = None,
 ) -> Callable[[Function], Function]:
     """Register a merge method; the function itself stays as it is.
 
@@ -250,6 +274,8 @@ def method(
             random=random,
             models=models,
             masks=masks,
+            rank=rank,
+            statistics=statistics,
             parameters=_declared(function),
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
@@ -353,6 +379,7 @@ def _declared(function: Callable[..., Any]) -> dict[str, Parameter]:
             choices=get_args(kind) if get_origin(kind) is Literal else (),
             per_model=any(isinstance(mark, PerModel) for mark in marks),
             meaning=meanings.get(name, ""),
+            rule=any(isinstance(mark, Rule) for mark in marks),
         )
     return declared
 
