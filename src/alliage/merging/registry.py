@@ -84,6 +84,14 @@ class PerModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """Marks the parameter that a method multiplies its result with at last, in float32.
+
+    The result is that of 1 times the parameter, to the bit, so that a search need not merge again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """Marks a parameter that names another method, whose parameters then stand beside it."""
 
@@ -99,6 +107,7 @@ class Parameter:
     choices: tuple[str, ...]
     per_model: bool
     meaning: str
+    factor: bool = False
     rule: bool = False
 
     def check(self, value: Any) -> str:
@@ -379,6 +388,7 @@ def _declared(function: Callable[..., Any]) -> dict[str, Parameter]:
             choices=get_args(kind) if get_origin(kind) is Literal else (),
             per_model=any(isinstance(mark, PerModel) for mark in marks),
             meaning=meanings.get(name, ""),
+            factor=any(isinstance(mark, Factor) for mark in marks),
             rule=any(isinstance(mark, Rule) for mark in marks),
         )
     return declared

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from alliage.merging.methods.ties import Combine, Vote, ties
 from alliage.merging.registry import (
+    Factor,
     In,
     PerModel,
     PerModelNumber,
@@ -88,7 +89,7 @@ def dare_linear(
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.5,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     rescale: Rescale = "inverse",
     seed: Annotated[int, In(0)] = 0,
     factors: Sequence[float] | None = None,
@@ -130,7 +131,7 @@ def dare_ties(
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.5,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     rescale: Rescale = "inverse",
     vote: Vote = "weighted",
     combine: Combine = "mean",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+from alliage.merging.registry import (
+    Factor,
+    In,
+    PerModel,
+    PerModelNumber,
+    method,
+    weighted_sum,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +22,7 @@ def task_arithmetic(
     deltas: Tensor,
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
-    scale: Annotated[float, In(float("-inf"))] = 0.4,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 0.4,
 ) -> Tensor:
     """Add the task vectors: λ Σ wᵢτᵢ.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from alliage.merging.registry import (
+    Factor,
     In,
     PerModel,
     PerModelNumber,
@@ -67,7 +68,7 @@ def ties(
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.2,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     trim: Scope = "model",  # noqa: ARG001  the engine's: here everything is one vector
     kept: Kept = "threshold",
     vote: Vote = "weighted",
