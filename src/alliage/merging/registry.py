@@ -113,7 +113,11 @@ class Parameter:
     def check(self, value: Any) -> str:
         """What is wrong with a value, or nothing."""
         if self.rule:
-            known = [each.name for each in _loaded().values() if each.unit != "factors"]
+            known = [
+                each.name
+                for each in _loaded().values()
+                if each.unit != "factors" and each.statistics is None
+            ]
             hint = nearest(str(value), known)
             return "" if value in known else f"must name a method of blocks or tensors ({hint})"
         if self.choices:

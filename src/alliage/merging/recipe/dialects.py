@@ -26,6 +26,7 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "combine": "sum_by_count",
     },
     ("peft", "task_arithmetic"): {"scale": 1.0},
+    ("peft", "factor_average"): {"rule": "task_arithmetic", "root": True},
     ("peft", "dare_ties"): {"vote": "sum", "combine": "sum_by_count"},
     # FusionBench 0.2.33: TiesMergingAlgorithm, TaskArithmeticAlgorithm.
     ("fusion_bench", "ties"): {"density": 0.2, "combine": "sum", "scale": 0.3},

@@ -25,6 +25,7 @@ from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe import parameters
 from alliage.merging.recipe.dialects import Dialect, preset
 from alliage.merging.registry import Method, Parameter, describe
+from alliage.merging.rules import ruled
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
 
@@ -55,6 +56,12 @@ class ModelEntry(BaseModel):
         description="Short name, fit for a folder; the model's own by default.",
     )
     parameters: dict[str, Value] = Field({}, description="Of this model, such as weight.")
+    statistics: str | None = Field(
+        None,
+        min_length=1,
+        description="File of alliage statistics, for methods that need one; by default "
+        "METHOD.safetensors in the model's folder.",
+    )
 
 
 class SliceModel(BaseModel):
@@ -162,7 +169,7 @@ class MergeRecipe(BaseModel):
         Raises:
             UsageError: an unknown method, unknown or impossible parameters; all of them.
         """
-        method = describe(self.method)
+        method = self._method()
         problems = list(self._problems(method))
         if problems:
             raise UsageError(problems)
@@ -205,7 +212,7 @@ class MergeRecipe(BaseModel):
         if (slice_index is None) == bool(self.slices):
             raise ValueError("slice_index goes with recipes that have slices")
         arguments: dict[str, Any] = {}
-        for key, declared in describe(self.method).parameters.items():
+        for key, declared in self._method().parameters.items():
             scopes = self._scopes(declared, slice_index)
             names = sources if sources and declared.per_model else [tensor] * len(scopes)
             values = [
@@ -219,6 +226,9 @@ class MergeRecipe(BaseModel):
         """Whether some argument depends on the tensor or on its slice."""
         method, arguments = self.settings()
         return len(arguments) < len(method.parameters)
+
+    def _method(self) -> Method:
+        return ruled(describe(self.method), preset(self.dialect, self.method) | self.parameters)
 
     def _problems(self, method: Method) -> Iterator[Problem]:
         given: list[tuple[str, _Scope, bool]] = [("", self.parameters, False)]
@@ -236,11 +246,18 @@ class MergeRecipe(BaseModel):
                 if declared is None:
                     what = f"{method.name} has no parameter {key!r}."
                     yield Problem(where, what, nearest(key, method.parameters))
+                elif declared.rule and isinstance(value, list):
+                    fix = "Name it without a list or rules by the tensor's name."
+                    yield Problem(where, f"{key} is one method for all tensors.", fix)
                 elif of_model and not declared.per_model:
                     fix = "Set it under the recipe's own parameters."
                     yield Problem(where, f"{key} is one value for all models.", fix)
                 else:
                     yield from parameters.problems(value, declared, f"{where}.{key}")
+        for i, entry in enumerate(self.models):
+            if entry.statistics is not None and method.statistics is None:
+                what = f"{method.name} needs no statistics."
+                yield Problem(f"models[{i}].statistics", what, "Leave it out.")
         if self.tokenizer != "base" and self.tokenizer not in (*self.refs, self.base):
             what = f"{self.tokenizer!r} is none of the recipe's models."
             yield Problem("tokenizer", what, nearest(self.tokenizer, ["base", *self.refs]))
@@ -251,6 +268,15 @@ class MergeRecipe(BaseModel):
                     fix = "Give the same layers of all of them."
                     yield Problem(f"slices[{i}]", what + "with the base's layer of its place.", fix)
 
+    def _presets(self) -> list[_Scope]:
+        """The dialect's parameters: of the method, then of its rule."""
+        own = preset(self.dialect, self.method)
+        rule = next((p for p in describe(self.method).parameters.values() if p.rule), None)
+        if rule is None:
+            return [own]
+        chosen = self.parameters.get(rule.name, own.get(rule.name, rule.default))
+        return [own, preset(self.dialect, chosen)]
+
     def _slice_indices(self) -> Sequence[int | None]:
         return range(len(self.slices)) if self.slices else (None,)
 
@@ -259,7 +285,7 @@ class MergeRecipe(BaseModel):
         shared: list[_Scope] = [self.parameters]
         if slice_index is not None:
             shared.insert(0, self.slices[slice_index].parameters)
-        shared.append(preset(self.dialect, self.method))
+        shared += self._presets()
         if not declared.per_model:
             return [shared]
         entries = self.models if slice_index is None else self.slices[slice_index].models
