@@ -1,10 +1,12 @@
-"""Averaged LoRA factors (Zhang et al. 2023; Fosse 2024)."""
+"""LoRA factors merged apart: averages (Zhang et al. 2023; Fosse 2024), and what PEFT does so."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method, per_model, weighted_sum
+from alliage.merging.registry import Rule, method
+from alliage.merging.rules import Draws, by_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,24 +17,52 @@ if TYPE_CHECKING:
     unit="factors",
     space="delta",
     paper="arXiv:2306.14870",
-    departures="The paper has equal weights.",
+    departures="The paper has equal weights and averages; rule and root are PEFT's.",
 )
 def factor_average(
-    B: Tensor, A: Tensor, *, weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0
+    B: Sequence[Tensor],
+    A: Sequence[Tensor],
+    *,
+    rule: Annotated[str, Rule()] = "average",
+    root: bool = False,
+    draws: Draws | None = None,
+    **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Average the factors: B = Σ wᵢBᵢ / Σ wᵢ and A = Σ wᵢAᵢ / Σ wᵢ.
+    """Merge the factors apart: B = Σ wᵢBᵢ / Σ wᵢ and A = Σ wᵢAᵢ / Σ wᵢ, or by another rule.
 
     This is not the average of the updates BᵢAᵢ: it has cross terms BᵢAⱼ, and it changes when one
-    adapter is written with other factors (BR, R⁻¹A) of the same product.
+    adapter is written with other factors (BR, R⁻¹A) of the same product. PEFT's combination types
+    linear, ties, dare_linear, dare_ties and magnitude_prune are this, in the dialect "peft", with
+    the rules task_arithmetic (its default there), ties, dare_linear, dare_ties, magnitude_prune.
 
     Args:
-        B: [n, d_out, r], the adapters' B.
-        A: [n, r, d_in], the adapters' A.
-        weight: wᵢ, the share of each adapter; only their ratios count.
+        B: n tensors [d_out, r], the adapters' B.
+        A: n tensors [r, d_in], the adapters' A.
+        rule: the method that merges the Bᵢ, and the Aᵢ, with its own parameters beside it.
+        root: a weight wᵢ of the rule is √|wᵢ| for Bᵢ and sgn(wᵢ)√|wᵢ| for Aᵢ, as in PEFT: wᵢ in
+            their product.
+        draws: of a random rule: (model, how many) -> numbers in [0, 1).
+        parameters: of the rule.
 
     Returns:
         B [d_out, r] and A [r, d_in].
     """
-    shares = per_model(weight, B).flatten().double()
-    shares = (shares / shares.sum()).to(B.dtype)
-    return weighted_sum(B, shares), weighted_sum(A, shares)
+    import torch
+
+    of_B, of_A = dict(parameters), dict(parameters)
+    if root and "weight" in parameters:
+        weights = torch.as_tensor(parameters["weight"], dtype=torch.float64)
+        of_B["weight"] = weights.abs().sqrt()
+        of_A["weight"] = weights.sign() * of_B["weight"]
+    size = B[0].numel()
+    later: Draws | None = None
+    if draws is not None:
+        given = draws
+
+        def later(model: int, count: int) -> Tensor:
+            return given(model, size + count)[size:]
+
+    return (
+        by_rule(rule, torch.stack(list(B)), of_B, draws),
+        by_rule(rule, torch.stack(list(A)), of_A, later),
+    )
