@@ -14,7 +14,13 @@ from typing import Any
 import alliage
 from alliage.checkpoints.checkpoint import Checkpoint
 from alliage.checkpoints.digests import recomputed, sha256
-from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG, has_weight_ending, read_json
+from alliage.checkpoints.reference import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    STATISTICS,
+    has_weight_ending,
+    read_json,
+)
 from alliage.checkpoints.remote import RemotePath, is_url
 from alliage.errors import CheckFailed, Problem, UsageError
 
@@ -131,7 +137,10 @@ def verify(out: str | Path) -> tuple[int, list[Problem]]:
     problems = [
         Problem(str(file), "weights that the record does not know.", "Remove it.")
         for file in sorted(there, key=str)
-        if has_weight_ending(file.name) and file not in known and file.is_file()
+        if has_weight_ending(file.name)
+        and file not in known
+        and file.is_file()
+        and file.name not in STATISTICS
     ]
     if _digest_of(recipe) != record.get("recipe_sha256"):
         problems.append(

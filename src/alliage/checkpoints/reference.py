@@ -16,6 +16,8 @@ from alliage.errors import AlliageError, Problem, UsageError, brief, nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
+# Of statistics in a model's folder: no weights, though they end like them.
+STATISTICS = ("fisher.safetensors", "regmean.safetensors", "regmean_plus_plus.safetensors")
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]  # where there is nothing better
@@ -93,7 +95,8 @@ def find_weights(path: Path | RemotePath) -> WeightFiles:
         index = path / f"{name}.index.json"
         if index.is_file():
             return _from_index(index)
-    others = sorted(file for file in path.glob("*.safetensors") if file.is_file())
+    found_there = sorted(file for file in path.glob("*.safetensors") if file.is_file())
+    others = [file for file in found_there if file.name not in STATISTICS]
     if len(others) == 1 and not is_adapter:
         return WeightFiles(path, (others[0],))
     what = "adapter weights" if is_adapter else "weights"

@@ -44,7 +44,7 @@ def _document(method: Method) -> dict[str, Any]:
         "paper": method.paper,
         "departures": method.departures,
         "first_pass": method.first_pass is not None,
-        "needs_data": False,
+        "needs_data": method.statistics is not None,
         "parameters": [
             {
                 "name": parameter.name,
@@ -65,7 +65,8 @@ def _print_one(method: Method) -> None:
     passes = "reads every model twice" if method.first_pass else "reads every model once"
     print(f"{method.name}: {method.summary}\n")
     print(f"paper       {method.paper}")
-    print(f"unit        {method.unit}, {passes}, needs no data")
+    data = "no data" if method.statistics is None else "alliage statistics of every model"
+    print(f"unit        {method.unit}, {passes}, needs {data}")
     print(f"works on    {'tuned − base' if method.space == 'delta' else 'weights'}")
     if method.departures:
         print(f"departures  {method.departures}")

@@ -77,24 +77,29 @@ def _impossible(parameter: Parameter) -> list[Any]:
 def _one_model_gives_that_model(method: Method) -> None:
     if method.models not in (None, 1):
         return
-    models = _models(1)
+    models = _models(1, method)
     neutral = {"density": 1.0, "scale": 1.0}
     given = {key: value for key, value in neutral.items() if key in method.parameters}
-    torch.testing.assert_close(method.function(models, **given), models[0], rtol=1e-6, atol=1e-7)
+    merged = method.function(models, **given, **_statistics(method, models))
+    torch.testing.assert_close(merged, models[0], rtol=1e-6, atol=1e-7)
 
 
 def _zero_deltas_stay_zero(method: Method) -> None:
-    zeros = torch.zeros(_count(method), 8)
-    assert torch.equal(method.function(zeros), zeros[0]), "zeros stay zero"
+    zeros = torch.zeros_like(_models(_count(method), method))
+    merged = method.function(zeros, **_statistics(method, zeros))
+    assert torch.equal(merged, zeros[0]), "zeros stay zero"
 
 
 def _models_may_be_permuted(method: Method) -> None:
     if method.models is not None or method.random:
         return
-    models, order = _models(4), [2, 0, 3, 1]
+    models, order = _models(4, method), [2, 0, 3, 1]
     weights = torch.tensor([0.5, 1.0, 2.0, 1.5])
     given = {"weight": weights} if "weight" in method.parameters else {}
     permuted = {"weight": weights[order]} if given else {}
+    known = _statistics(method, models)
+    given |= known
+    permuted |= {name: values[order] for name, values in known.items()}
     torch.testing.assert_close(
         method.function(models, **given),
         method.function(models[order], **permuted),
@@ -105,17 +110,20 @@ def _models_may_be_permuted(method: Method) -> None:
 
 def _shape_and_type(method: Method) -> None:
     models = _models(_count(method)).reshape(-1, 5, 20)
-    merged = method.function(models)
+    merged = method.function(models, **_statistics(method, models))
     assert merged.shape == (5, 20), "the result has one model's shape"
     assert merged.dtype == torch.float32, "the result is float32"
     assert merged.isfinite().all(), "the result is finite"
 
 
 def _inputs_stay_and_results_repeat(method: Method) -> None:
-    models = _models(_count(method))
-    before = models.clone()
-    first, second = method.function(models), method.function(models)
-    assert torch.equal(models, before), "the inputs are untouched"
+    models = _models(_count(method), method)
+    given = _statistics(method, models)
+    before = models.clone(), {name: values.clone() for name, values in given.items()}
+    first, second = method.function(models, **given), method.function(models, **given)
+    assert torch.equal(models, before[0]), "the inputs are untouched"
+    for name, values in given.items():
+        assert torch.equal(values, before[1][name]), f"{name} is untouched"
     assert torch.equal(first, second), "the same inputs give the same result"
 
 
@@ -126,11 +134,12 @@ def _blocks_make_the_whole(method: Method) -> None:
         for name, parameter in method.parameters.items()
     }
     drawn = {"uniform": torch.rand_like(models)} if method.random else {}
+    drawn |= _statistics(method, models)
     whole = method.function(models, **arguments, **drawn)
     size = 17
     blocks = torch.split(models, size, dim=1)
-    pieces = torch.split(drawn.get("uniform", models), size, dim=1)
-    draws = [dict.fromkeys(drawn, piece) for piece in pieces]
+    pieces = {name: torch.split(values, size, dim=1) for name, values in drawn.items()}
+    draws = [{name: each[place] for name, each in pieces.items()} for place in range(len(blocks))]
     shared: dict[str, Any] = {}
     if method.first_pass is not None:
         read = {key: arguments[key] for key in method.first_pass.reads}
@@ -197,8 +206,22 @@ def _count(method: Method) -> int:
     return method.models or 3
 
 
-def _models(count: int) -> Tensor:
-    return torch.randn(count, 100, generator=torch.Generator().manual_seed(count))
+def _models(count: int, method: Method | None = None) -> Tensor:
+    models = torch.randn(count, 100, generator=torch.Generator().manual_seed(count))
+    # What is known of a layer's inputs goes with its whole matrix.
+    of_inputs = method is not None and method.statistics not in (None, "fisher")
+    return models.reshape(count, 5, 20) if of_inputs else models
+
+
+def _statistics(method: Method, models: Tensor) -> dict[str, Tensor]:
+    """Random ones, as a model's might be."""
+    generator = torch.Generator().manual_seed(len(models))
+    if method.statistics is None:
+        return {}
+    if method.statistics == "fisher":
+        return {"fisher": torch.rand(models.shape, generator=generator)}
+    inputs = torch.randn(len(models), 50, models.shape[-1], generator=generator)
+    return {"grams": inputs.mT @ inputs / 50}
 
 
 def _factors(count: int) -> tuple[Tensor, Tensor]:

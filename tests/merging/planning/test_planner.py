@@ -15,6 +15,7 @@ from alliage.merging import list_methods, parse_recipe, plan, run
 from alliage.merging.registry import describe
 from tests.conftest import save_tokenizer
 from tests.merging.planning.test_stacking import lora
+from tests.merging.statistics import store_statistics
 from tests.merging.test_odd_inputs import recipe, store, three
 
 
@@ -40,6 +41,8 @@ def test_a_plan_is_plain_values(home):
         if describe(method).unit == "factors":
             continue
         models = ["a", "b"][: describe(method).models or 2]
+        for name in models:
+            store_statistics(home / name, describe(method).statistics)
         for threads in (1, 3):
             made = plan(recipe(home, method, models), threads=threads, out=home / "out")
             content = made.to_dict()

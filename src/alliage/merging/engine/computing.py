@@ -21,6 +21,7 @@ from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block
 from alliage.merging.kernels import Seen
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan
+from alliage.merging.planning.statistics import statistics_of, stores_inputs_first
 from alliage.merging.registry import FirstPass, Sampling
 from alliage.vectors import TaskVector, Vector, WholeModel
 
@@ -256,7 +257,8 @@ class TorchComputing(Computing):
 
     def measure(self, block: Block, place: int, reduction: FirstPass) -> None:
         """Show a first pass a block, as tensors."""
-        reduction.update(self._read(block)[1], place, **self._draws(block))
+        drawn, known = self._draws(block), self._statistics(block)
+        reduction.update(self._read(block)[1], place, **drawn, **known)
 
     def merge(self, block: Block, arguments: Mapping[str, Any], *, again: bool = False) -> Seen:
         """Merge and write a block."""
@@ -265,14 +267,17 @@ class TorchComputing(Computing):
         tensor, method = block.tensor, self.plan.method
         assert isinstance(tensor, MergedTensor)
         base, tensors = self._read(block)
-        given = {**arguments, **self._draws(block)}
+        given = {**arguments, **self._draws(block), **self._statistics(block)}
         count, depends = 0, False
         if method.guess is not None:
             count, depends = method.guess.look(tensors, **given)
         if method.unit == "tensor":
             if not tensors.isfinite().all():  # noted; decompositions would fail on it
                 return Seen()
-            merged = method.function(tensors.reshape(len(tensors), *tensor.spec.shape), **given)
+            shaped = tensors.reshape(len(tensors), *tensor.spec.shape)
+            turned = stores_inputs_first(self.plan, tensor)
+            merged = method.function(shaped.mT if turned else shaped, **given)
+            merged = merged.mT if turned else merged
         else:
             merged = method.function(tensors, **given)
         merged = merged.reshape(-1)
@@ -323,6 +328,36 @@ class TorchComputing(Computing):
             return torch.zeros(stop - start)
         values = base.read(spec.name, start, stop).float()
         self.check(values.numpy(), spec)
+        return values
+
+    def _statistics(self, block: Block) -> dict[str, Any]:
+        """What is known of a tensor's elements, or of its inputs, for a method that needs it."""
+        import torch
+
+        tensor, kind = block.tensor, self.plan.method.statistics
+        if kind is None:
+            return {}
+        assert isinstance(tensor, MergedTensor)
+        found = statistics_of(self.plan, tensor)
+        if kind != "fisher":
+            if any(each is None for each in found):
+                return {"grams": None}
+            grams = [self._known(each) for each in found if each is not None]
+            return {"grams": torch.stack(grams).to(self._device)}
+        # What the data do not touch has no Fisher information.
+        rows = torch.zeros(len(found), block.stop - block.start)
+        for row, each in zip(rows, found, strict=True):
+            if each is not None:
+                row.copy_(self._known(each, block.start, block.stop))
+        return {"fisher": rows.to(self._device)}
+
+    def _known(
+        self, place: tuple[Checkpoint, str], start: int | None = None, stop: int | None = None
+    ) -> Tensor:
+        file, name = place
+        values = file.read(name, start, stop).float()
+        if not self.check(values.numpy(), file.specs()[name]):
+            values.zero_()  # noted; decompositions would fail on it
         return values
 
     def _draws(self, block: Block) -> dict[str, Tensor]:

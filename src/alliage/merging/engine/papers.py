@@ -87,6 +87,8 @@ def _inputs(plan: Plan, notify: Callable[[str, int, int], None]) -> list[dict[st
     sources = [("base", plan.base)] if plan.recipe.base is not None or adapted else []
     for vector in plan.vectors:
         sources += [(vector.name, checkpoint) for checkpoint in vector.checkpoints]
+    for vector, statistics in zip(plan.vectors, plan.statistics, strict=False):  # or there are none
+        sources.append((f"statistics of {vector.name}", statistics.file))
     for _, checkpoint in sources:
         checkpoint.check_unchanged()
     described = []

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from alliage.checkpoints import Checkpoint, TensorSpec
 from alliage.checkpoints.names import module_of
 from alliage.checkpoints.remote import RemotePath
+from alliage.checkpoints.statistics import Statistics
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging import kernels
@@ -79,6 +80,7 @@ class Plan:
         arguments: the method's, where they are the same for every tensor.
         base: the donor of names, configuration and tokenizer: the base, or the first model.
         vectors: the models, in the order of the recipe.
+        statistics: of each of them, where the method needs some.
         merged: the parameters that the method computes.
         converted: parameters that no model changes but whose type the output changes.
         copied: tensors that are copied from the base as they are.
@@ -99,6 +101,7 @@ class Plan:
     arguments: dict[str, Any]
     base: Checkpoint | None = None
     vectors: list[Vector] = field(default_factory=list)
+    statistics: list[Statistics] = field(default_factory=list)
     merged: list[MergedTensor] = field(default_factory=list)
     converted: list[MergedTensor] = field(default_factory=list)
     copied: list[Copied] = field(default_factory=list)
@@ -127,7 +130,8 @@ class Plan:
     def checkpoints(self) -> list[Checkpoint]:
         """Everything that tensors are read from: the base, and what the models are made of."""
         inputs = [self.base] if self.base is not None else []
-        return inputs + [each for vector in self.vectors for each in vector.checkpoints]
+        inputs += [each for vector in self.vectors for each in vector.checkpoints]
+        return inputs + [statistics.file for statistics in self.statistics]
 
     @property
     def numel(self) -> int:
@@ -159,7 +163,8 @@ class Plan:
     @property
     def _bytes_per_element(self) -> int:
         """Of a block, in one worker: float32 tensors of all models, of the base and the result."""
-        return 4 * (_COPIES * self.sources_at_once + 4)
+        copies = _COPIES + (2 if self.statistics else 0)
+        return 4 * (copies * self.sources_at_once + 4)
 
     def memory_for(
         self, workers: int, block: int = SMALLEST_BLOCK, *, measured: bool = False
@@ -172,7 +177,8 @@ class Plan:
             measured: whether the first passes are done.
         """
         if self.method.unit == "tensor":
-            block = self.largest
+            grams = (spec.numel for each in self.statistics for spec in each.file.specs().values())
+            block = max(self.largest, max(grams, default=0))
         first_passes = 0 if measured else self._first_pass_memory(workers)
         return first_passes + self._bytes_per_element * block * workers
 
@@ -241,6 +247,7 @@ class Plan:
             return 0
         passes = 1 + (self.method.first_pass is not None)
         models = sum(stored_bytes(vector) for vector in self.vectors)
+        models += sum(statistics.file.nbytes for statistics in self.statistics)
         specs = self.base.specs()
         needs_base = self.method.space == "delta"
         changed = sum(tensor.spec.nbytes for tensor in self.merged) if needs_base else 0

@@ -20,6 +20,7 @@ from alliage.merging.planning.models import make_names_unique, open_base, open_m
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source, folder_of
 from alliage.merging.planning.stacking import plan_stack
+from alliage.merging.planning.statistics import check_statistics, open_models_statistics
 from alliage.merging.recipe.files import split_lora
 from alliage.merging.recipe.parameters import depth_of
 from alliage.merging.recipe.schema import MergeRecipe
@@ -73,8 +74,10 @@ def plan(
     made.base = _attempt(made, partial(open_base, recipe))
     if recipe.slices:
         _attempt(made, partial(plan_stack, made))
+        _attempt(made, partial(open_models_statistics, made))
     else:
         _open_models(made)
+        _attempt(made, partial(open_models_statistics, made))
         if made.base is not None and not made.errors:
             if method.unit == "factors":
                 made.errors += [AlliageError(problem) for problem in plan_factors(made)]
@@ -82,6 +85,7 @@ def plan(
                 _plan_blocks(made)
     if made.base is None or made.errors:
         return made
+    _attempt(made, partial(check_statistics, made))
     _check_arguments(made)
     _check_memory(made)
     if place is not None and not resume:

@@ -85,7 +85,13 @@ def _relative_to(folders: Sequence[Path], recipe: MergeRecipe) -> MergeRecipe:
         return "+".join(_found(folders, part) for part in (model, adapter) if part is not None)
 
     def entries(given: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
-        return tuple(each.model_copy(update={"model": resolve(each.model)}) for each in given)
+        return tuple(each.model_copy(update=found(each)) for each in given)
+
+    def found(entry: ModelEntry | SliceModel) -> dict[str, str]:
+        paths = {"model": resolve(entry.model)}
+        if isinstance(entry, ModelEntry) and entry.statistics is not None:
+            paths["statistics"] = _found(folders, entry.statistics)
+        return paths
 
     return recipe.model_copy(
         update={

@@ -1,0 +1,117 @@
+"""Fisher merging (Matena and Raffel 2022): each entry by how much its model's answers depend on it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from alliage.merging.registry import (
+    In,
+    PerModel,
+    PerModelNumber,
+    Scope,
+    method,
+    partial_sums,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FisherNorms:
+    """‖F̂ᵢ‖₂ of each model over all that is merged, as a first pass, in float64."""
+
+    reads: ClassVar[tuple[str, ...]] = ("normalize",)
+
+    def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
+        """Start with nothing seen."""
+        self._models = models
+        self._wanted = bool(parameters["normalize"])
+        self._squares: dict[int, list[list[float]]] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def scope(**parameters: Any) -> Scope:
+        """The whole model, where there is anything to measure."""
+        return "model" if parameters["normalize"] else "tensor"
+
+    @staticmethod
+    def memory(models: int, sampled: int) -> int:  # noqa: ARG004
+        """Bytes: next to none."""
+        return 0
+
+    def update(
+        self,
+        tensors: Tensor,
+        place: int,
+        uniform: Tensor | None = None,  # noqa: ARG002
+        fisher: Tensor | None = None,
+    ) -> None:
+        """Add a block's [n, m] squares."""
+        assert fisher is not None
+        assert fisher.shape == tensors.shape
+        squares = [partial_sums(row.double().square()) for row in fisher]
+        with self._lock:
+            self._squares[place] = squares
+
+    def result(self) -> Mapping[str, Any] | None:
+        """The {"norms": [n]}; nothing is looked at unless they are wanted."""
+        if not self._wanted:
+            return {"norms": None}
+        if not self._squares:
+            return None
+        columns = zip(*self._squares.values(), strict=True)
+        return {"norms": [math.sqrt(math.fsum(chain.from_iterable(each))) for each in columns]}
+
+
+@method(
+    "fisher",
+    unit="block",
+    space="weight",
+    paper="arXiv:2111.09832",
+    departures="The floor holds for every model; the authors' code may favour the first one. What a "
+    "model's data do not touch has no information, and counts with the floor.",
+    first_pass=FisherNorms,
+    statistics="fisher",
+)
+def fisher(
+    weights: Tensor,
+    *,
+    fisher: Tensor,
+    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    floor: Annotated[float, In(0, open_low=True)] = 1e-6,
+    normalize: bool = False,
+    norms: Sequence[float] | None = None,
+) -> Tensor:
+    """Average the weights by their diagonal Fisher information: Σ wᵢF̂ᵢθᵢ / Σ wᵢF̂ᵢ.
+
+    Args:
+        weights: [n, ...], the models' weights.
+        fisher: [n, ...], F̂ᵢ of each entry, whole where it is to be normalised without `norms`.
+        weight: wᵢ, the share of each model.
+        floor: the least F̂ᵢ of an entry; where all models have it, the entry is averaged.
+        normalize: divide F̂ᵢ by its norm over the whole model, so that a model whose answers depend
+            much on all its weights does not outweigh the others.
+        norms: [n], of the whole models.
+
+    Returns:
+        [...], the merged weights.
+    """
+    import torch
+
+    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights)).tolist()
+    if normalize:
+        if norms is None:
+            norms = [float(row.double().norm()) for row in fisher]
+        # A model without any information has nothing to be divided by.
+        shares = [share / (norm or 1.0) for share, norm in zip(shares, norms, strict=True)]
+    total = torch.zeros(weights.shape[1:], dtype=torch.float64, device=weights.device)
+    mass = torch.zeros_like(total)
+    for tensor, information, share in zip(weights, fisher, shares, strict=True):
+        importance = information.double().clamp_(min=floor).mul_(share)
+        mass += importance
+        total += importance.mul_(tensor)
+    return total.div_(mass).float()
