@@ -1,0 +1,92 @@
+"""TALL masks and their consensus (Wang et al. 2024): what a merge keeps of each task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from alliage.merging.registry import (
+    In,
+    Masks,
+    PerModel,
+    PerModelNumber,
+    method,
+    per_model,
+    weighted_sum,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@method(
+    "consensus",
+    unit="block",
+    space="delta",
+    paper="arXiv:2405.07813",
+    departures="The paper tunes λₜ and the scale on validation sets; the defaults here are the "
+    "middle of its grid and task arithmetic's. agree counts as the number of models where it is "
+    "larger; the authors' code then keeps nothing. What equals λₜ|τ_MTL − τₜ| is selected, as in "
+    "the paper; their code leaves it out. τ_MTL is the sum of the task vectors, never TIES'.",
+)
+def consensus(
+    deltas: Tensor,
+    *,
+    strictness: Annotated[PerModelNumber, PerModel(), In(0)] = 0.4,
+    agree: Annotated[int, In(0)] = 2,
+    scale: Annotated[float, In(float("-inf"))] = 0.4,
+) -> Tensor:
+    """Add the task vectors where enough tasks find themselves in the sum.
+
+    τ_MTL = Σ τₜ; mₜ = |τₜ| ≥ λₜ|τ_MTL − τₜ|; the result is the scale times τ_MTL where Σ mₜ reaches
+    `agree`, and zero elsewhere. Entries that no mask selects are "catastrophic": they serve no
+    task; those that only one selects are "selfish": they serve one and disturb the others.
+
+    Args:
+        deltas: [n, ...], the task vectors.
+        strictness: λₜ, from 0; the larger, the fewer entries a task selects. The paper tries 0.2 to
+            0.6.
+        agree: how many tasks must select an entry, from 0: 1 drops the catastrophic entries, 2 the
+            selfish ones too, 0 nothing (task arithmetic).
+        scale: what the sum is multiplied by.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    total = weighted_sum(deltas, 1.0)
+    selecting = selected(deltas, total, strictness).sum(dim=0)
+    return total.where(selecting >= min(agree, len(deltas)), 0.0) * scale
+
+
+def selected(deltas: Tensor, merged: Tensor, strictness: PerModelNumber, **_: Any) -> Tensor:
+    """The TALL masks mₜ = |τₜ| ≥ λₜ|τ_MTL − τₜ|, bool [n, ...]."""
+    return deltas.abs() >= (merged - deltas).abs() * per_model(strictness, deltas)
+
+
+@method(
+    "tall_masks",
+    unit="block",
+    space="delta",
+    paper="arXiv:2405.07813",
+    departures="The paper tunes λₜ on validation sets; the default is the middle of its grid. What "
+    "equals λₜ|τ_MTL − τₜ| is selected, as in the paper; the authors' code leaves it out. The merged weights are rounded to the output's type before a task is rebuilt from them.",
+    masks=Masks(selected, rescale=False),
+)
+def tall_masks(
+    deltas: Tensor,
+    *,
+    strictness: Annotated[PerModelNumber, PerModel(), In(0)] = 0.4,  # noqa: ARG001  the masks'
+) -> Tensor:
+    """Add the task vectors, and keep for each task a mask that finds it in the sum.
+
+    τ_MTL = Σ τₜ. Beside the merged model lies, for each task, the mask mₜ = |τₜ| ≥ λₜ|τ_MTL − τₜ|,
+    one bit for a parameter; base + mₜ∘τ_MTL is near the task's own model.
+
+    Args:
+        deltas: [n, ...], the task vectors.
+        strictness: λₜ of the masks, from 0; the larger, the fewer entries they select. The paper
+            tries 0.2 to 0.6.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    return weighted_sum(deltas, 1.0)
