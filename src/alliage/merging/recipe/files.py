@@ -25,7 +25,11 @@ def load_recipe(path: str | Path) -> MergeRecipe:
         UsageError: the file cannot be read or the recipe is wrong; all problems at once.
     """
     path = Path(path)
-    content = recipes.read_yaml(path)
+    return recipe_of_file(recipes.read_yaml(path), path)
+
+
+def recipe_of_file(content: Any, path: Path) -> MergeRecipe:
+    """Check a recipe that was read from a file, as `load_recipe` does."""
     recipe = parse_recipe(content, where=str(path))
     folders = [Path(), path.parent] if is_mergekit(content) else [path.parent]
     return _relative_to(folders, recipe)
