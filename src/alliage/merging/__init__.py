@@ -14,7 +14,10 @@ from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.methods.average import average
 from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.factor_average import factor_average
+from alliage.merging.methods.fisher import fisher
 from alliage.merging.methods.passthrough import passthrough
+from alliage.merging.methods.regmean import regmean
+from alliage.merging.methods.regmean_plus_plus import regmean_plus_plus
 from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
@@ -33,6 +36,7 @@ __all__ = [
     "dare_ties",
     "describe",
     "factor_average",
+    "fisher",
     "get_method",
     "list_methods",
     "load_recipe",
@@ -41,6 +45,8 @@ __all__ = [
     "parse_recipe",
     "passthrough",
     "plan",
+    "regmean",
+    "regmean_plus_plus",
     "run",
     "slerp",
     "task_arithmetic",
