@@ -1,0 +1,60 @@
+"""WUDI: a merged vector that disturbs no task's inputs (Cheng et al. 2025)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from alliage.merging.registry import In, method
+from alliage.merging.spectral import merged_matrices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_RATE = 1e-5  # of Adam, the paper's
+
+
+@method(
+    "wudi",
+    unit="tensor",
+    space="delta",
+    paper="arXiv:2503.08099",
+    departures="Every matrix is optimised, embeddings too, and kernels of convolutions as "
+    "[out, rest]; what is a vector, or has one row or column, becomes the mean. The gradient is "
+    "its closed form, in float64. A task that does not change a matrix has no say in it. The "
+    "inputs are taken to be the columns as they are stored; GPT-2 stores them as rows.",
+)
+def wudi(deltas: Tensor, *, steps: Annotated[int, In(0, 10**6)] = 300) -> Tensor:
+    """Start from the sum and lessen what it differs from each task in the task's own directions.
+
+    Adam with rate 1e-5 minimises Σᵢ ‖(τ − τᵢ)τᵢᵀ‖² / ‖τᵢ‖² from τ = Στᵢ. The gradient is
+    2(τG − H), with G = Σᵢ τᵢᵀτᵢ / ‖τᵢ‖² and H = Σᵢ τᵢτᵢᵀτᵢ / ‖τᵢ‖².
+
+    Args:
+        deltas: [n, ...], one parameter's task vectors.
+        steps: of Adam.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    return merged_matrices(deltas, lambda matrices: _merge(matrices, steps))
+
+
+def _merge(deltas: Tensor, steps: int) -> Tensor:
+    import torch
+
+    merged = deltas.sum(dim=0, dtype=torch.float64)
+    within = merged.new_zeros(merged.shape[1], merged.shape[1])
+    wanted = torch.zeros_like(merged)
+    for delta in deltas:
+        task = delta.double()
+        square = float(task.square().sum())
+        if square == 0:
+            continue
+        products = (task.mT @ task).div_(square)
+        within += products
+        wanted += task @ products
+    optimiser = torch.optim.Adam([merged], lr=_RATE)
+    for _ in range(steps):
+        merged.grad = (merged @ within).sub_(wanted).mul_(2)
+        optimiser.step()
+    return merged
