@@ -9,6 +9,7 @@ import numpy as np
 
 from alliage.merging.methods.ties import Combine, Vote, ties
 from alliage.merging.registry import (
+    Factor,
     In,
     PerModel,
     PerModelNumber,
@@ -76,7 +77,7 @@ def breadcrumbs(
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1)] = 0.2,
     gamma: Annotated[PerModelNumber, PerModel(), In(0, 1)] = 0.01,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     thresholds: Sequence[float] | Tensor | None = None,
     quota: Sequence[int] | None = None,
 ) -> Tensor:
@@ -116,7 +117,7 @@ def breadcrumbs_ties(
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1)] = 0.2,
     gamma: Annotated[PerModelNumber, PerModel(), In(0, 1)] = 0.01,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     vote: Vote = "weighted",
     combine: Combine = "mean",
     thresholds: Sequence[float] | Tensor | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from alliage.merging.registry import (
+    Factor,
     In,
     PerModel,
     PerModelNumber,
@@ -45,7 +46,7 @@ def magnitude_prune(
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
     density: Annotated[PerModelNumber, PerModel(), In(0, 1)] = 0.2,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     trim: Scope = "tensor",  # noqa: ARG001  the engine's: here everything is one vector
     thresholds: Sequence[float] | Tensor | None = None,
     quota: Sequence[int] | None = None,

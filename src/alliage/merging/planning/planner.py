@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from alliage.checkpoints import Checkpoint, upload
 from alliage.checkpoints import open as open_checkpoint
@@ -24,7 +24,7 @@ from alliage.merging.planning.statistics import check_statistics, open_models_st
 from alliage.merging.recipe.files import split_lora
 from alliage.merging.recipe.parameters import depth_of
 from alliage.merging.recipe.schema import MergeRecipe
-from alliage.merging.registry import Method
+from alliage.merging.registry import Method, Scope
 
 _Result = TypeVar("_Result")
 
@@ -58,6 +58,7 @@ def plan(
     made = Plan(recipe, method, arguments, memory=memory, threads=threads, shard_bytes=shard_bytes)
     made.notes += recipe.notes
     _check_counts(made)
+    _check_masks(made)
     place = None if out is None else _attempt(made, partial(upload.destination, out))
     if isinstance(place, RemotePath):
         home = upload.local_home(str(place))
@@ -129,6 +130,17 @@ def _check_counts(made: Plan) -> None:
         made.errors.append(UsageError(Problem("models", what)))
 
 
+def _check_masks(made: Plan) -> None:
+    """Say what a method that masks its models is good for; refuse it for stacked layers."""
+    if made.method.masks is None:
+        return
+    rebuild = "alliage apply OUT --task NAME"
+    made.notes.append(f"masks of each model go to tasks/; `{rebuild}` rebuilds the model.")
+    if made.recipe.slices:
+        what = f"{made.method.name} keeps masks of whole models: it cannot stack layers."
+        made.errors.append(UsageError(Problem("slices", what, "Give models.")))
+
+
 def _open_models(made: Plan) -> None:
     for entry in made.recipe.models:
         if made.base is None:
@@ -198,16 +210,19 @@ def _check_arguments(made: Plan) -> None:
 def _differing(method: Method, group: Sequence[MergedTensor]) -> Problem | None:
     """What keeps a group of tensors from being seen as one vector by a first pass."""
     assert method.first_pass is not None
+    scopes = [name for name, p in method.parameters.items() if p.choices == get_args(Scope)]
+    apart = f"{scopes[0]}: tensor" if scopes else ""
     first = group[0]
     for tensor in group[1:]:
         if [s.vector for s in tensor.sources] != [s.vector for s in first.sources]:
             what = f"is made of other models than {first.name}."
-            return Problem(tensor.name, what, "Set trim: tensor.")
+            return Problem(tensor.name, what, apart and f"Set {apart}.")
         for key in method.first_pass.reads:
             if tensor.arguments[key] != first.arguments[key]:
                 found, expected = tensor.arguments[key], first.arguments[key]
                 what = f"is {found} for {tensor.name}, but {expected} for {first.name}."
-                return Problem(key, what, "Give one value for the whole of it, or trim: tensor.")
+                fix = "Give one value for the whole of it"
+                return Problem(key, what, f"{fix}, or {apart}." if apart else f"{fix}.")
     return None
 
 
