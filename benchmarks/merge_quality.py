@@ -13,12 +13,14 @@ import argparse
 import math
 import multiprocessing
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,14 +118,17 @@ def main() -> None:
     """Tune, merge and score the families asked for, and write a table for each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks merge_quality")
     parser.add_argument("--family", choices=FAMILIES, action="append")
-    options = sys.argv[sys.argv.index("--family") :] if "--family" in sys.argv else []
-    asked = parser.parse_args(options).family or list(FAMILIES)
+    parser.add_argument("--home", type=Path, help="Keep models there, and use those that are.")
+    options = parser.parse_args(list(dropwhile(lambda word: word[0] != "-", sys.argv[1:])))
+    asked = options.family or list(FAMILIES)
     if reason := missing({*_IMAGES, *_TEXTS}):
         print(f"merge_quality: skipped, {reason}.")
         return
     for name in asked:
         with tempfile.TemporaryDirectory() as folder:
-            _run(name, FAMILIES[name], Path(folder))
+            home = Path(folder) if options.home is None else options.home.absolute() / name
+            home.mkdir(parents=True, exist_ok=True)
+            _run(name, FAMILIES[name], home)
 
 
 def _run(name: str, family: Family, home: Path) -> None:
@@ -172,14 +177,17 @@ def methods_for(name: str) -> list[str]:
 
 def _prepare(family: Family, home: Path) -> None:
     """The base, and a model for each task and seed."""
-    (home / "encoder").symlink_to(encoder_folder())
-    (home / "data").symlink_to(DATA.resolve())
+    for link, target in (("encoder", encoder_folder()), ("data", DATA.resolve())):
+        if not (home / link).exists():
+            (home / link).symlink_to(target)
     (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
-    if family.base == "base":
+    if family.base == "base" and not (home / "base").exists():
         _make_image_base(home)
     commands = []
     for seed in SEEDS:
         for task, ref in family.tasks.items():
+            if (home / f"{task}-{seed}").exists():
+                continue
             recipe = home / f"tune-{task}-{seed}.yml"
             content = {"model": family.base, "task": ref, "seed": seed, **family.recipe}
             recipe.write_text(yaml.safe_dump(content))
@@ -236,12 +244,15 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
 
     models = [home / f"{task}-{seed}" for task in family.tasks]
     out = home / f"{method}-{seed}"
+    shutil.rmtree(out, ignore_errors=True)
     program = Path(sys.executable).with_name("alliage")
     done = measure(
         [program, "merge", "--method", method, "--base", home / family.base, *models, "-o", out]
     )
     if describe(method).unit == "factors":
-        measure([program, "apply", out, "-o", whole := home / f"{method}-{seed}-whole"])
+        whole = home / f"{method}-{seed}-whole"
+        shutil.rmtree(whole, ignore_errors=True)
+        measure([program, "apply", out, "-o", whole])
         out = whole
     accuracy, error = _score(home, out, family.tasks)
     return Scored(accuracy, error, done.wall, done.anonymous)
