@@ -41,7 +41,7 @@ from alliage.tuning.adapter_form import (
     peft_tensors,
     rank_settings,
 )
-from alliage.vectors import LowRankVector, ScalingVector, TaskVector
+from alliage.vectors import LowRankVector, MaskedVector, ScalingVector, TaskVector
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -154,6 +154,9 @@ def extract(
     started = time.perf_counter()
     notify = on_event or (lambda *_: None)
     vector = vectors.open(tuned, base)
+    if isinstance(vector, MaskedVector):
+        what = "is the masks of a task, neither a model nor a LoRA adapter."
+        raise UsageError(Problem(str(tuned), what, "Rebuild its model first: `alliage apply`."))
     if isinstance(vector, ScalingVector):
         what = "is an (IA)3 adapter: its update has full rank."
         raise UsageError(Problem(vector.adapter.ref, what, "`alliage apply` it first."))

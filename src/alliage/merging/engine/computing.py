@@ -310,6 +310,10 @@ class TorchComputing(Computing):
                 self.check(row.numpy(), vector.source(parameter))
         return base.to(self._device), tensors.to(self._device)
 
+    def tensors(self, block: Block) -> Tensor:
+        """What the method works on in a block [n, m], float32."""
+        return self._read(block)[1]
+
     def _base(self, tensor: MergedTensor, start: int, stop: int) -> Tensor:
         """The base's elements; zeros where they change nothing."""
         import torch

@@ -19,6 +19,7 @@ from alliage.merging.engine.computing import computing_for
 from alliage.merging.engine.distributed import Executor, await_tasks, workers
 from alliage.merging.engine.factors import merge_factors
 from alliage.merging.engine.heads import write_heads
+from alliage.merging.engine.masks import write_masks
 from alliage.merging.engine.papers import is_complete, write_provenance, write_settings
 from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.progress import Merge, software, subject, torch_alone
@@ -153,6 +154,7 @@ def _run(
                     merge.guessed()
                 passes, redone, kept = merge.passes, merge.redone, merge.kept
         write_heads(plan, folder)
+        write_masks(plan, folder, notify)
         write_settings(plan, folder)
         if plan.tokenizer is not None:
             folder.add_companions(plan.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.registry import (
+    Factor,
     In,
     Masks,
     PerModel,
@@ -33,7 +34,7 @@ def consensus(
     *,
     strictness: Annotated[PerModelNumber, PerModel(), In(0)] = 0.4,
     agree: Annotated[int, In(0)] = 2,
-    scale: Annotated[float, In(float("-inf"))] = 0.4,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 0.4,
 ) -> Tensor:
     """Add the task vectors where enough tasks find themselves in the sum.
 
@@ -68,7 +69,8 @@ def selected(deltas: Tensor, merged: Tensor, strictness: PerModelNumber, **_: An
     space="delta",
     paper="arXiv:2405.07813",
     departures="The paper tunes λₜ on validation sets; the default is the middle of its grid. What "
-    "equals λₜ|τ_MTL − τₜ| is selected, as in the paper; the authors' code leaves it out. The merged weights are rounded to the output's type before a task is rebuilt from them.",
+    "equals λₜ|τ_MTL − τₜ| is selected, as in the paper; the authors' code leaves it out. The "
+    "merged weights are rounded to the output's type before a task is rebuilt from them.",
     masks=Masks(selected, rescale=False),
 )
 def tall_masks(

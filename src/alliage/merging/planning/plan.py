@@ -245,7 +245,7 @@ class Plan:
         """Bytes of tensors, over all passes that are certain."""
         if self.base is None:
             return 0
-        passes = 1 + (self.method.first_pass is not None)
+        passes = 1 + (self.method.first_pass is not None) + (self.method.masks is not None)
         models = sum(stored_bytes(vector) for vector in self.vectors)
         models += sum(statistics.file.nbytes for statistics in self.statistics)
         specs = self.base.specs()
@@ -262,7 +262,7 @@ class Plan:
 
     @property
     def disk(self) -> int:
-        """Bytes of weights that come to lie below the output, task heads in their folders too."""
+        """Bytes of weights that come to lie below the output, heads and masks too."""
         heads = sum(
             spec.nbytes
             for vector in self.vectors
@@ -270,7 +270,14 @@ class Plan:
             for name, spec in checkpoint.specs().items()
             if name in self.left_apart.get(vector.name, ())
         )
-        return self.bytes_to_write + heads
+        return self.bytes_to_write + heads + self._mask_bytes
+
+    @property
+    def _mask_bytes(self) -> int:
+        """Bytes of the models' masks, where the method writes some."""
+        if self.method.masks is None:
+            return 0
+        return len(self.vectors) * sum(-(-tensor.spec.numel // 8) for tensor in self.merged)
 
     def estimate_seconds(self) -> float:
         """About how long a run will take on a common machine."""
