@@ -38,7 +38,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         if not names:
             continue
         source = vector.checkpoints[0]
-        home = folder.staging / FOLDER / _folder_name(vector.name)
+        home = folder.staging / FOLDER / folder_name(vector.name)
         home.mkdir(parents=True, exist_ok=True)
         bare = {_in_model(source, name): name for name in names}
         _check(source, names)
@@ -52,7 +52,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
                 writer.copy(name, source, stored)
         outputs = head_outputs({name: specs[stored].shape for name, stored in bare.items()})
         described = _describe(source, outputs)
-        folder.add_json(f"{FOLDER}/{_folder_name(vector.name)}/head.json", described)
+        folder.add_json(f"{FOLDER}/{folder_name(vector.name)}/head.json", described)
 
 
 def _check(source: Checkpoint, names: Iterable[str]) -> None:
@@ -69,7 +69,7 @@ def _check(source: Checkpoint, names: Iterable[str]) -> None:
         raise AlliageError(problems)
 
 
-def _folder_name(model: str) -> str:
+def folder_name(model: str) -> str:
     """A model's name as one folder: "org/name" as the hub's cache writes it."""
     return model.replace("/", "--")
 
