@@ -37,7 +37,8 @@ def left_basis(B: Tensor) -> Tensor:
 
     left, upper = torch.linalg.qr(B)
     U, S, _ = torch.linalg.svd(upper, full_matrices=False)
-    return left @ U[:, : _significant(S, len(B))]
+    basis: Tensor = left @ U[:, : _significant(S, len(B))]
+    return basis
 
 
 def common_left_basis(B: Sequence[Tensor], A: Sequence[Tensor]) -> Tensor:
@@ -65,4 +66,5 @@ def _significant(S: Tensor, size: int) -> int:
 
     if not len(S):
         return 0
-    return int((S > S[0] * size * torch.finfo(S.dtype).eps).sum())
+    zero = float(S[0]) * size * torch.finfo(S.dtype).eps
+    return int((S > zero).sum())

@@ -1,8 +1,7 @@
 """Methods inside methods: one that brings models into a common space names the rule that merges.
 
-    parameters:
-      rule: ties        # any method of blocks or tensors
-      density: 0.3      # its own parameters, beside it
+    rule: ties      any method of blocks or tensors
+    density: 0.3    its own parameters, beside it
 
 What the rule merges is one vector for each module, so it has no choice of `trim`.
 """

@@ -7,7 +7,7 @@ def test_my_method():
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from alliage.errors import UsageError
 from alliage.merging.recipe.files import parse_recipe
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import Method, Parameter, PerBlock, Sampling, describe
+from alliage.merging.rules import ruled
 
 
 def check_method(name: str) -> None:
@@ -30,7 +31,7 @@ def check_method(name: str) -> None:
     Raises:
         AssertionError: with the rule that is broken.
     """
-    method = describe(name)
+    method = ruled(describe(name), {})
     rules = {"factors": _FACTOR_RULES, "tensor": _TENSOR_RULES, "block": _BLOCK_RULES}[method.unit]
     for rule in (*_DECLARATION_RULES, *rules):
         rule(method)
@@ -163,24 +164,82 @@ def _blocks_make_the_whole(method: Method) -> None:
     assert torch.allclose(torch.cat(parts), whole, rtol=1e-6, atol=0), "blocks make the whole"
 
 
-def _one_adapter_gives_its_factors(method: Method) -> None:
+def _one_adapter_gives_its_update(method: Method) -> None:
     B, A = _factors(1)
-    merged_B, merged_A = method.function(B, A)
-    torch.testing.assert_close(merged_B @ merged_A, B[0] @ A[0], rtol=1e-5, atol=1e-6)
+    neutral = {"density": 1.0, "scale": 1.0, "weight": 1.0}
+    given = {key: value for key, value in neutral.items() if key in method.parameters}
+    torch.testing.assert_close(_update(method, B, A, **given), B[0] @ A[0], rtol=1e-5, atol=1e-6)
+
+
+def _zero_updates_stay_zero(method: Method) -> None:
+    B, A = _factors(3)
+    for updates in (
+        _update(method, torch.zeros_like(B), A),
+        _update(method, B, torch.zeros_like(A)),
+        _update(method, torch.zeros_like(B), torch.zeros_like(A)),
+    ):
+        assert torch.equal(updates, torch.zeros(7, 5)), "zeros stay zero"
 
 
 def _adapters_may_be_permuted(method: Method) -> None:
+    if method.random:
+        return
     (B, A), order = _factors(3), [2, 0, 1]
-    ours, theirs = method.function(B, A), method.function(B[order], A[order])
-    torch.testing.assert_close(ours[0] @ ours[1], theirs[0] @ theirs[1], rtol=1e-5, atol=1e-6)
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    ours, theirs = (
+        _update(method, B[places], A[places], weight=weights[places])
+        for places in ([0, 1, 2], order)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def _only_the_product_counts(method: Method) -> None:
+    """Other factors (BR, R⁻¹A) of the same updates, and other ranks, give the same result."""
+    if method.rank is None:  # its factors are merged entry by entry
+        return
+    B, A = _factors(3)
+    given = {"balanced": True} if "balanced" in method.parameters else {}
+    turn = torch.tensor([[2.0, 1.0], [0.5, 1.5]])
+    expected = _update(method, B, A, **given)
+    turned = _update(method, B @ turn, torch.linalg.inv(turn) @ A, **given)
+    torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-5)
+    wider = torch.nn.functional.pad(B[0], (0, 1)), torch.nn.functional.pad(A[0], (0, 0, 0, 1))
+    cut = {"rank": 2} if "rank" in method.parameters else {}
+    longer = _update(method, [wider[0], *B[1:]], [wider[1], *A[1:]], **given, **cut)
+    torch.testing.assert_close(longer, expected, rtol=1e-4, atol=1e-5)
+
+
+def _updates_scale(method: Method) -> None:
+    B, A = _factors(3)
+    given = {"balanced": True} if "balanced" in method.parameters else {}
+    four = _update(method, 2 * B, 2 * A, **given)
+    torch.testing.assert_close(four, 4 * _update(method, B, A, **given), rtol=1e-4, atol=1e-5)
+
+
+def _rank_is_as_declared(method: Method) -> None:
+    if method.rank is None:
+        return
+    B, A = _factors(3)
+    pairs = list(B), list(A)
+    without = [B[0], B[1][:, :0], B[2]], [A[0], A[1][:0], A[2]]
+    for factors in (pairs, without):
+        merged, ranks = method.function(*factors), [b.shape[1] for b in factors[0]]
+        defaults = {name: declared.default for name, declared in method.parameters.items()}
+        most, _ = method.rank(ranks, 7, 5, **defaults)
+        assert merged[0].shape == (7, merged[1].shape[0]), "B is [d_out, k]"
+        assert merged[1].shape == (merged[0].shape[1], 5), "A is [k, d_in]"
+        assert len(merged[1]) <= most, "the rank is at most what the method declares"
+        assert merged[0].dtype == merged[1].dtype == torch.float32, "the result is float32"
 
 
 def _factors_stay_untouched(method: Method) -> None:
     B, A = _factors(3)
     before = B.clone(), A.clone()
-    method.function(B, A)
+    first, second = method.function(B, A), method.function(B, A)
     assert torch.equal(B, before[0]), "B is untouched"
     assert torch.equal(A, before[1]), "A is untouched"
+    assert torch.equal(first[0], second[0]), "the same inputs give the same B"
+    assert torch.equal(first[1], second[1]), "the same inputs give the same A"
 
 
 _DECLARATION_RULES: tuple[Callable[[Method], None], ...] = (
@@ -196,8 +255,12 @@ _TENSOR_RULES: tuple[Callable[[Method], None], ...] = (
 )
 _BLOCK_RULES = (*_TENSOR_RULES, _blocks_make_the_whole)
 _FACTOR_RULES: tuple[Callable[[Method], None], ...] = (
-    _one_adapter_gives_its_factors,
+    _one_adapter_gives_its_update,
+    _zero_updates_stay_zero,
     _adapters_may_be_permuted,
+    _only_the_product_counts,
+    _updates_scale,
+    _rank_is_as_declared,
     _factors_stay_untouched,
 )
 
@@ -222,6 +285,14 @@ def _statistics(method: Method, models: Tensor) -> dict[str, Tensor]:
         return {"fisher": torch.rand(models.shape, generator=generator)}
     inputs = torch.randn(len(models), 50, models.shape[-1], generator=generator)
     return {"grams": inputs.mT @ inputs / 50}
+
+
+def _update(
+    method: Method, B: Tensor | Sequence[Tensor], A: Tensor | Sequence[Tensor], **arguments: Any
+) -> Tensor:
+    merged_B, merged_A = method.function(B, A, **arguments)
+    product: Tensor = merged_B @ merged_A
+    return product
 
 
 def _factors(count: int) -> tuple[Tensor, Tensor]:

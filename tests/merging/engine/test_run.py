@@ -1,6 +1,7 @@
 """Whole merges on files, against dense arithmetic on tensors and transformers' loading."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -179,9 +180,11 @@ def test_averaged_factors_make_an_adapter_that_peft_loads(family, tmp_path):
     run(plan(recipe(family, "factor_average", lora)), tmp_path / "out")
     merged = load_file(tmp_path / "out" / "adapter_model.safetensors")
     sources = [load_file(family / f"{name}-lora" / "adapter_model.safetensors") for name in MODELS]
-    for name, tensor in merged.items():
-        torch.testing.assert_close(tensor, (sources[0][name] + sources[1][name]) / 2)
+    for name, tensor in merged.items():  # of scale 1, with the root of 4/2 in each factor
+        expected = (sources[0][name] + sources[1][name]) / 2 * math.sqrt(2)
+        torch.testing.assert_close(tensor, expected)
     settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings["lora_alpha"] == settings["r"] == 2
     assert settings["modules_to_save"] is None
     assert settings["base_model_name_or_path"] == str(family / "base")
     body = BertModel.from_pretrained(family / "base")
@@ -349,12 +352,23 @@ def test_adapters_that_do_not_fit_together(family, tmp_path):
     assert "is no LoRA adapter" in str(plan(chosen).problems[0])
     shutil.copytree(family / "topics-lora", tmp_path / "other")
     settings = json.loads((tmp_path / "other" / "adapter_config.json").read_text())
-    settings["lora_alpha"] = 32
+    settings["r"] = 3
     (tmp_path / "other" / "adapter_config.json").write_text(json.dumps(settings))
-    chosen = recipe(family, "factor_average", ["sentiment-lora", str(tmp_path / "other")])
-    problems = plan(chosen).problems
-    assert len(problems) == 4
-    assert "rank 2 and scale 16, sentiment-lora has rank 2 and scale 2" in str(problems[0])
+    tensors = load_file(tmp_path / "other" / "adapter_model.safetensors")
+    longer = {
+        name: torch.nn.functional.pad(tensor, (0, 0, 0, 1) if "lora_A" in name else (0, 1))
+        if "lora_" in name
+        else tensor
+        for name, tensor in tensors.items()
+    }
+    save_file(longer, tmp_path / "other" / "adapter_model.safetensors")
+    models = ["sentiment-lora", str(tmp_path / "other")]
+    for method in ("factor_average", "robust_merge"):
+        problems = plan(recipe(family, method, models)).problems
+        assert len(problems) == 4
+        assert "has rank 3, sentiment-lora has 2" in str(problems[0])
+        assert "lora_concat" in str(problems[0])
+    assert not plan(recipe(family, "lora_concat", models)).problems
 
 
 def test_an_existing_output_is_left_alone(family, tmp_path):

@@ -2,46 +2,171 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
+from alliage.merging.engine.blocks import for_each
+from alliage.merging.engine.computing import uniform
+from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
 from alliage.merging.planning.plan import Plan
 from alliage.vectors import LowRankVector
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def merge_factors(
-    plan: Plan, writer: TensorWriter, notify: Callable[[str, int, int], None]
-) -> None:
-    """Write the merged adapter's factors.
+Notify = Callable[[str, int, int], None]
+Factors = tuple["Tensor", "Tensor"]
+
+# Which modules the adapters' settings choose, and how.
+_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+def with_ranks(plan: Plan, notify: Notify) -> Plan:
+    """The plan with the result's ranks, where only the values tell them: merged once, unwritten.
 
     Raises:
         AlliageError: NaN or infinity in a factor; all of them.
     """
+    if all(module.certain for module in plan.factors):
+        return plan
+    ranks: dict[str, int] = {}
+
+    def measure(module: MergedModule, merged: Factors) -> None:
+        ranks[module.name] = max(1, merged[0].shape[1])
+
+    _merge(plan, measure, partial(notify, "reading"))
+    measured = replace(plan)
+    lay_out_factors(measured, ranks)
+    return measured
+
+
+def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
+    """Write the merged adapter's factors.
+
+    Raises:
+        AlliageError: NaN or infinity in a factor or in the result; all of them.
+    """
     import torch
 
-    adapters = [vector for vector in plan.vectors if isinstance(vector, LowRankVector)]
-    arguments = {
-        name: torch.tensor(value) if plan.method.parameters[name].per_model else value
-        for name, value in plan.arguments.items()
-    }
     problems: list[Problem] = []
-    for done, module in enumerate(adapters[0].modules, start=1):
-        factors = [vector.factors(module) for vector in adapters]
-        for vector, found in zip(adapters, factors, strict=True):
-            problems += [
-                Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
-                for spec, tensor in zip(vector.stored(module), found[:2], strict=True)
-                if not tensor.isfinite().all()
-            ]
-        merged = plan.method.function(
-            torch.stack([f.B for f in factors]), torch.stack([f.A for f in factors]), **arguments
+
+    def write(module: MergedModule, merged: Factors) -> None:
+        kind = dtypes.torch_dtype(module.dtype)
+        missing = module.rank - merged[0].shape[1]  # the rank may be less than it can be
+        padded = (
+            torch.nn.functional.pad(merged[0], (0, missing)),
+            torch.nn.functional.pad(merged[1], (0, 0, 0, missing)),
         )
-        for spec, tensor in zip(adapters[0].stored(module), merged, strict=True):
-            code = dtypes.code_of(plan.recipe.dtype) if plan.recipe.dtype else spec.dtype
-            stored = tensor.to(dtypes.torch_dtype(code or spec.dtype)).contiguous()
-            writer.write(spec.name, 0, stored.view(torch.uint8).numpy().data.cast("B"))
-        notify("merging", done, len(adapters[0].modules))
+        for name, tensor in zip((module.B, module.A), padded, strict=True):
+            stored = tensor.to(kind).contiguous()
+            if not stored.isfinite().all():
+                what = f"some merged values are no finite {module.dtype}."
+                problems.append(Problem(f"output: {name}", what))
+            writer.write(name, 0, stored.view(torch.uint8).numpy().data.cast("B"))
+
+    _merge(plan, write, partial(notify, "merging"))
     if problems:
-        raise AlliageError(problems)
+        raise AlliageError(sorted(problems, key=str))
+
+
+def adapter_settings(plan: Plan) -> dict[str, Any]:
+    """adapter_config.json for the merged factors: ΔW = B·A, so α = r in every module."""
+    assert plan.base is not None
+    adapters = (vector.adapter.adapter for vector in adapters_of(plan))
+    settings = [adapter.raw for adapter in adapters if adapter is not None]
+    made = dict(settings[0])
+    names = {module.in_memory: module.rank for module in plan.factors}
+    rank, _ = Counter(names.values()).most_common(1)[0]
+    # PEFT takes the first pattern that fits the end of a name, so longer ones go first.
+    ordered = sorted(names.items(), key=lambda item: (-len(item[0]), item[0]))
+    pattern = dict(ordered) if len(set(names.values())) > 1 else {}
+    made |= {"r": rank, "lora_alpha": rank, "rank_pattern": pattern, "alpha_pattern": pattern}
+    made |= {"use_rslora": False, "init_lora_weights": True}
+    if any(each.get(key) != made.get(key) for each in settings for key in _CHOICE):
+        made |= {**dict.fromkeys(_CHOICE), "target_modules": sorted(names)}
+    # The heads stay apart; PEFT expects one in an adapter that names its type of task.
+    made |= {"modules_to_save": None, "task_type": None}
+    return made | {"base_model_name_or_path": plan.base.location}
+
+
+def _merge(
+    plan: Plan, use: Callable[[MergedModule, Factors], None], notify: Callable[[int, int], None]
+) -> None:
+    """Merge every module, and use what comes out while it is there."""
+    from alliage.threads import one_torch_thread
+
+    adapters = adapters_of(plan)
+    problems: list[Problem] = []
+    lock = threading.Lock()
+
+    def work(module: MergedModule) -> None:
+        pairs = [_factors(vector, module) for vector in adapters]
+        found = [
+            problem
+            for vector, pair in zip(adapters, pairs, strict=True)
+            for problem in _unsound(vector, module.name, pair)
+        ]
+        if found:
+            with lock:
+                problems.extend(found)
+            return
+        B, A = zip(*pairs, strict=True)
+        use(module, plan.method.function(B, A, **_arguments(plan, module)))
+
+    with one_torch_thread():
+        for_each(
+            plan.factors,
+            work,
+            plan.workers,
+            lambda done: notify(done, len(plan.factors)),
+        )
+    if problems:
+        raise AlliageError(sorted(problems, key=str))
+
+
+def _factors(vector: LowRankVector, module: MergedModule) -> Factors:
+    """B and A, float32, with the root of the scale in each; of rank 0 where ΔW is zero."""
+    import torch
+
+    if module.name not in vector.modules:
+        (d_out, *_), (_, *inner) = module.shapes
+        return torch.zeros(d_out, 0), torch.zeros(0, math.prod(inner))
+    B, A, scale = vector.factors(module.name)
+    root = math.sqrt(abs(scale))
+    return B * math.copysign(root, scale), A * root
+
+
+def _unsound(vector: LowRankVector, module: str, pair: Factors) -> list[Problem]:
+    if module not in vector.modules:
+        return []
+    return [
+        Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
+        for spec, tensor in zip(vector.stored(module), pair, strict=True)
+        if not tensor.isfinite().all()
+    ]
+
+
+def _arguments(plan: Plan, module: MergedModule) -> dict[str, Any]:
+    import torch
+
+    declared = plan.method.parameters
+    given = {
+        name: torch.tensor(value) if declared[name].per_model else value
+        for name, value in module.arguments.items()
+    }
+    if plan.method.random:
+        seed = module.arguments["seed"]
+
+        def draws(model: int, count: int) -> Tensor:
+            return torch.from_numpy(uniform(seed, f"{module.name}.weight", model, 0, count))
+
+        given["draws"] = draws
+    return given

@@ -11,23 +11,17 @@ from alliage.checkpoints import provenance
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
+from alliage.merging.engine.factors import adapter_settings
 from alliage.merging.planning.layer_settings import restacked
 from alliage.merging.planning.plan import Plan
-from alliage.vectors import LowRankVector, TaskVector
+from alliage.vectors import TaskVector
 
 
 def write_settings(plan: Plan, folder: OutputFolder) -> None:
     """config.json of the base with the output's type; an adapter's own settings for factors."""
     assert plan.base is not None
     if plan.method.unit == "factors":
-        first = plan.vectors[0]
-        assert isinstance(first, LowRankVector)
-        assert first.adapter.adapter is not None
-        settings = dict(first.adapter.adapter.raw)
-        # The heads stay apart; PEFT expects one in an adapter that names its type of task.
-        apart = {"modules_to_save": None, "task_type": None}
-        settings |= {"base_model_name_or_path": plan.base.location, **apart}
-        folder.add_json(ADAPTER_CONFIG, settings)
+        folder.add_json(ADAPTER_CONFIG, adapter_settings(plan))
         return
     if plan.base.config is None:
         return

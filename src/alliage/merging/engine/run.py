@@ -17,7 +17,7 @@ from alliage.errors import AlliageError, Problem, TransientError, UsageError
 from alliage.merging.engine.blocks import parts_of
 from alliage.merging.engine.computing import computing_for
 from alliage.merging.engine.distributed import Executor, await_tasks, workers
-from alliage.merging.engine.factors import merge_factors
+from alliage.merging.engine.factors import merge_factors, with_ranks
 from alliage.merging.engine.heads import write_heads
 from alliage.merging.engine.masks import write_masks
 from alliage.merging.engine.papers import is_complete, write_provenance, write_settings
@@ -127,6 +127,8 @@ def _run(
         discard_finished(out)
         seconds = time.perf_counter() - started
         return RunRecord(out, seconds, plan.bytes_to_write, 0, 0, len(parts_of(plan, plan.block)))
+    plan = with_ranks(plan, notify)
+    assert plan.layout is not None
     with (
         begun as begin,
         _hashed_early(plan),

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from alliage.checkpoints import dtypes
+from alliage.checkpoints import TensorSpec, dtypes
+from alliage.checkpoints.names import layer_of
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
 from alliage.merging.planning.plan import Plan
+from alliage.merging.recipe.parameters import depth_of
 from alliage.vectors import LowRankVector
+
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True)
+class MergedModule:
+    """One adapted module of the output.
+
+    Attributes:
+        name: by the base's tensor names, without ".weight".
+        B, A: names of its factors in the output.
+        shapes: of B and A as stored; those of a convolution have more than two axes.
+        dtype: code of the factors' type.
+        rank: of the result, at the most.
+        certain: whether the rank is known before values are read.
+        arguments: of the method.
+    """
+
+    name: str
+    B: str
+    A: str
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    dtype: str
+    rank: int
+    certain: bool
+    arguments: Mapping[str, Any]
+
+    @property
+    def in_memory(self) -> str:
+        """The module's name in the model, as PEFT sees it."""
+        bare = self.A.removeprefix(_PREFIX)
+        return bare.removesuffix(".lora_A.weight").removesuffix(".lora_embedding_A")
 
 
 def plan_factors(made: Plan) -> list[Problem]:
-    """Lay out an adapter like the given ones; what keeps their factors from being averaged."""
-    adapters = [vector for vector in made.vectors if isinstance(vector, LowRankVector)]
+    """Lay out an adapter for all modules that the given ones adapt; what keeps it from being."""
     problems = [
         Problem(
             vector.name,
@@ -25,9 +61,7 @@ def plan_factors(made: Plan) -> list[Problem]:
     ]
     if problems:
         return problems
-    if made.recipe.varies():
-        return [Problem("parameters", f"{made.method.name} takes one value for all tensors.")]
-    first = adapters[0]
+    adapters = adapters_of(made)
     for vector in adapters:
         if vector.heads:
             made.left_apart[vector.name] = vector.heads
@@ -39,37 +73,136 @@ def plan_factors(made: Plan) -> list[Problem]:
                     "Choose a method with unit block.",
                 )
             )
-        problems += _misfits(first, vector)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
+    if made.method.rank is None:
+        problems += _unequal(made, adapters)
+    if problems:
+        return problems
+    modules = dict.fromkeys(module for vector in adapters for module in vector.modules)
+    layers = max((layer_of(module) or 0 for module in modules), default=0) + 1
+    owners = {
+        module: next(vector for vector in adapters if module in vector.modules)
+        for module in modules
+    }
+    prefixes = _prefixes(adapters)
+    made.factors = [
+        _planned(made, module, owners[module], prefixes[owners[module].name], layers)
+        for module in modules
+    ]
+    lay_out_factors(made)
+    return list(_cancelled(made))
+
+
+def adapters_of(made: Plan) -> list[LowRankVector]:
+    """The plan's models, which are all LoRA adapters."""
+    return [vector for vector in made.vectors if isinstance(vector, LowRankVector)]
+
+
+def lay_out_factors(made: Plan, ranks: Mapping[str, int] | None = None) -> None:
+    """Lay out the output's files, for ranks that were measured or as they are planned.
+
+    Args:
+        made: with its `factors`.
+        ranks: by the modules' names.
+    """
+    if ranks is not None:
+        made.factors = [
+            replace(module, rank=ranks[module.name], certain=True) for module in made.factors
+        ]
     made.layout = plan_layout(
         (
-            (spec.name, wanted or spec.dtype, spec.shape)
-            for module in first.modules
-            for spec in first.stored(module)
+            tensor
+            for module in made.factors
+            for tensor in (
+                (module.B, module.dtype, _with_rank(module.shapes[0], 1, module.rank)),
+                (module.A, module.dtype, _with_rank(module.shapes[1], 0, module.rank)),
+            )
         ),
         stem="adapter_model",
     )
-    return problems
 
 
-def _misfits(first: LowRankVector, vector: LowRankVector) -> Sequence[Problem]:
-    missing = set(first.modules) ^ set(vector.modules)
-    if missing:
-        return [
-            Problem(
-                f"{vector.name}: {module}",
-                f"is adapted by only one of {first.name} and {vector.name}.",
-                "Averaged factors need adapters of the same modules.",
+def _planned(
+    made: Plan, module: str, owner: LowRankVector, prefix: tuple[str, str], layers: int
+) -> MergedModule:
+    B, A = owner.stored(module)
+    arguments = made.recipe.arguments_for(
+        f"{module}.weight", depth_of(f"{module}.weight", layers, dialect=made.recipe.dialect)
+    )
+    ranks = [vector.rank(module) if module in vector.modules else 0 for vector in adapters_of(made)]
+    rank, certain = ranks[0], True
+    if made.method.rank is not None:
+        sizes = B.shape[0], math.prod(A.shape[1:])
+        rank, certain = made.method.rank(ranks, *sizes, **arguments)
+    theirs, ours = prefix
+    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
+    return MergedModule(
+        name=module,
+        B=ours + B.name.removeprefix(theirs),
+        A=ours + A.name.removeprefix(theirs),
+        shapes=(B.shape, A.shape),
+        dtype=wanted or _wider(B, A),
+        rank=max(rank, 1),
+        certain=certain,
+        arguments=arguments,
+    )
+
+
+def _wider(B: TensorSpec, A: TensorSpec) -> str:
+    return B.dtype if dtypes.itemsize(B.dtype) >= dtypes.itemsize(A.dtype) else A.dtype
+
+
+def _with_rank(shape: tuple[int, ...], axis: int, rank: int) -> tuple[int, ...]:
+    return (*shape[:axis], rank, *shape[axis + 1 :])
+
+
+def _prefixes(adapters: Iterable[LowRankVector]) -> dict[str, tuple[str, str]]:
+    """How each adapter's names begin, and how they do in the output: as the first one's.
+
+    The adapter of a bare encoder says "encoder.layer.0…", that of the encoder under a task head
+    "bert.encoder.layer.0…". One model gets one of the two.
+    """
+    first, *others = adapters
+    found = {first.name: ("", "")}
+    for vector in others:
+        common = next((module for module in first.modules if module in vector.modules), None)
+        ours = first.stored(common or first.modules[0])[1].name
+        theirs = vector.stored(common or vector.modules[0])[1].name
+        if common is None:
+            found[vector.name] = (
+                _before(theirs, vector.modules[0]),
+                _before(ours, first.modules[0]),
             )
-            for module in sorted(missing)
-        ]
-    return [
-        Problem(
-            f"{vector.name}: {module}",
-            f"has rank {vector.rank(module)} and scale {vector.scale(module):g}, {first.name} has "
-            f"rank {first.rank(module)} and scale {first.scale(module):g}.",
-            "Averaged factors need one rank and one scale.",
-        )
-        for module in first.modules
-        if vector.rank(module) != first.rank(module) or vector.scale(module) != first.scale(module)
-    ]
+            continue
+        end = 0
+        while end < min(len(ours), len(theirs)) and ours[-end - 1] == theirs[-end - 1]:
+            end += 1
+        found[vector.name] = theirs[: len(theirs) - end], ours[: len(ours) - end]
+    return found
+
+
+def _before(stored: str, module: str) -> str:
+    """What stands before the base's name of a module in an adapter's file; nothing if it is not."""
+    head, found, _ = stored.partition(module)
+    return head if found else ""
+
+
+def _unequal(made: Plan, adapters: list[LowRankVector]) -> Iterator[Problem]:
+    first, fix = adapters[0], f"{made.method.name} needs adapters of the same modules and ranks"
+    fix += ": lora_concat, lora_svd, knots and core_space do not."
+    for vector in adapters[1:]:
+        for module in sorted(set(first.modules) ^ set(vector.modules)):
+            what = f"is adapted by only one of {first.name} and {vector.name}."
+            yield Problem(f"{vector.name}: {module}", what, fix)
+        for module in first.modules:
+            if module in vector.modules and vector.rank(module) != first.rank(module):
+                what = f"has rank {vector.rank(module)}, {first.name} has {first.rank(module)}."
+                yield Problem(f"{vector.name}: {module}", what, fix)
+
+
+def _cancelled(made: Plan) -> Iterator[Problem]:
+    for module in made.factors:
+        given = module.arguments
+        if given.get("normalize") and abs(math.fsum(given["weight"])) < 1e-8:
+            what = f"the weights {given['weight']} sum to zero."
+            yield Problem(f"weight of {module.name}", what, "Set normalize: false, or others.")
+            return

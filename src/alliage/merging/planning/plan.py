@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alliage.checkpoints import Checkpoint, TensorSpec
 from alliage.checkpoints.names import module_of
@@ -20,6 +20,9 @@ from alliage.merging import kernels
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import SMALLEST_BLOCK, Method
 from alliage.vectors import TaskVector, Vector, WholeModel
+
+if TYPE_CHECKING:
+    from alliage.merging.planning.factors import MergedModule
 
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
@@ -84,6 +87,7 @@ class Plan:
         merged: the parameters that the method computes.
         converted: parameters that no model changes but whose type the output changes.
         copied: tensors that are copied from the base as they are.
+        factors: the adapted modules of an adapter that is merged by its factors.
         left_apart: model -> its task heads' names; they are kept in folders of their own.
         layout: the output's files; None where problems forbid one.
         layer_sources: where slices stack layers, whose layer, and which, sets up each of them.
@@ -105,6 +109,7 @@ class Plan:
     merged: list[MergedTensor] = field(default_factory=list)
     converted: list[MergedTensor] = field(default_factory=list)
     copied: list[Copied] = field(default_factory=list)
+    factors: list[MergedModule] = field(default_factory=list)
     left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
     layout: Layout | None = None
     layer_sources: tuple[tuple[Checkpoint, int], ...] | None = None

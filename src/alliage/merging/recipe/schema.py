@@ -228,7 +228,8 @@ class MergeRecipe(BaseModel):
         return len(arguments) < len(method.parameters)
 
     def _method(self) -> Method:
-        return ruled(describe(self.method), preset(self.dialect, self.method) | self.parameters)
+        given = {**preset(self.dialect, self.method), **self.parameters}
+        return ruled(describe(self.method), given)
 
     def _problems(self, method: Method) -> Iterator[Problem]:
         given: list[tuple[str, _Scope, bool]] = [("", self.parameters, False)]
