@@ -218,6 +218,8 @@ class Method:
         random: whether it takes `uniform`, numbers in [0, 1) of the shape of its tensors, which
             the engine draws by (seed, tensor, model): blocks and threads do not change them.
         models: how many models it merges; None: any number.
+        identical: whether it promises that copies of one model give that model, by its defaults.
+        homogeneous: whether models that are scaled together give the result scaled.
         masks: how each model is rebuilt from what the method merges; None: it is not.
         rank: of unit "factors": (the adapters' ranks, 0 where one does not adapt the module, d_out,
             d_in, **parameters) -> the result's rank at the most, and whether it is certain before
@@ -240,6 +242,8 @@ class Method:
     guess: Guess | None
     random: bool
     models: int | None
+    identical: bool
+    homogeneous: bool
     masks: Masks | None
     rank: ResultRank | None
     statistics: StatisticsKind | None
@@ -261,6 +265,8 @@ def method(
     guess: Guess | None = None,
     random: bool = False,
     models: int | None = None,
+    identical: bool = False,
+    homogeneous: bool = True,
     masks: Masks | None = None,
     rank: ResultRank | None = None,
     statistics: StatisticsKind | None = None,
@@ -286,6 +292,8 @@ def method(
             guess=guess,
             random=random,
             models=models,
+            identical=identical,
+            homogeneous=homogeneous,
             masks=masks,
             rank=rank,
             statistics=statistics,

@@ -18,6 +18,7 @@ from alliage.merging.recipe.files import parse_recipe
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import Method, Parameter, PerBlock, Sampling, describe
 from alliage.merging.rules import ruled
+from alliage.testing.engine import check_in_engine
 
 
 def check_method(name: str) -> None:
@@ -26,14 +27,16 @@ def check_method(name: str) -> None:
     One model at full weight gives that model. Zero deltas stay zero. Models may be permuted with
     their weights. Blocks give what the whole gives, given the whole's statistics. The result is
     finite float32 of one model's shape, the same each time; the inputs are untouched. Values
-    outside the declared ranges are refused.
+    outside the declared ranges are refused. Models that are scaled together give the result scaled,
+    and copies of one model that model, where the method declares so. Streamed over files, threads
+    and blocks change no byte: see `alliage.testing.engine`.
 
     Raises:
         AssertionError: with the rule that is broken.
     """
     method = ruled(describe(name), {})
     rules = {"factors": _FACTOR_RULES, "tensor": _TENSOR_RULES, "block": _BLOCK_RULES}[method.unit]
-    for rule in (*_DECLARATION_RULES, *rules):
+    for rule in (*_DECLARATION_RULES, *rules, check_in_engine):
         rule(method)
 
 
@@ -106,6 +109,30 @@ def _models_may_be_permuted(method: Method) -> None:
         method.function(models[order], **permuted),
         rtol=1e-5,
         atol=1e-6,
+    )
+
+
+def _copies_give_the_model(method: Method) -> None:
+    if not method.identical or method.random:
+        return
+    for shape in ((100,), (5, 20)):
+        one = _models(1).reshape(1, *shape)
+        copies = one.expand(_count(method), *shape).clone()
+        merged = method.function(copies, **_statistics(method, copies))
+        torch.testing.assert_close(merged, one[0], rtol=1e-5, atol=1e-6)
+
+
+def _models_may_be_scaled(method: Method) -> None:
+    if not method.homogeneous:
+        return
+    models = _models(_count(method)).reshape(-1, 5, 20)
+    given = _statistics(method, models)
+    given |= {"uniform": torch.rand_like(models)} if method.random else {}
+    torch.testing.assert_close(
+        method.function(4 * models, **given),
+        4 * method.function(models, **given),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -250,6 +277,8 @@ _TENSOR_RULES: tuple[Callable[[Method], None], ...] = (
     _one_model_gives_that_model,
     _zero_deltas_stay_zero,
     _models_may_be_permuted,
+    _copies_give_the_model,
+    _models_may_be_scaled,
     _shape_and_type,
     _inputs_stay_and_results_repeat,
 )

@@ -22,6 +22,7 @@ _RATE = 1e-5  # of Adam, the paper's
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. The gradient is "
     "its closed form, in float64. A task that does not change a matrix has no say in it. The "
     "inputs are taken to be the columns as they are stored; GPT-2 stores them as rows.",
+    homogeneous=False,
 )
 def wudi(deltas: Tensor, *, steps: Annotated[int, In(0, 10**6)] = 300) -> Tensor:
     """Start from the sum and lessen what it differs from each task in the task's own directions.
