@@ -37,6 +37,23 @@ def test_json_is_all_of_stdout(alliage, workspace):
     assert {tensor.dtype for tensor in body.values()} == {torch.bfloat16}
 
 
+def test_a_task_comes_back_out_of_a_merge(alliage, workspace):
+    done = alliage("merge --method emr --base base sentiment topics -o merged")
+    assert done.returncode == 0, done.stderr
+    assert "`alliage apply OUT --task NAME` rebuilds the model" in done.stderr
+    done = alliage("apply merged --task topics -o out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out: topics out of merged, ")
+    inspected = json.loads(alliage("inspect out --json").stdout)["checkpoints"][0]
+    assert inspected["architecture"] == "BertForSequenceClassification"
+    for folder in ("merged", "out"):
+        assert alliage(f"verify {folder}").returncode == 0
+    done = alliage("apply merged --task topic -o again")
+    assert done.returncode == 2
+    assert "merged: topic: no such task. Did you mean 'topics'?" in done.stderr
+    assert not (workspace / "again").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -44,6 +61,7 @@ def test_json_is_all_of_stdout(alliage, workspace):
         ("sentiment -o out", "is a full model; expected an adapter. A sum of full models"),
         ("sentiment-lor -o out", "Did you mean 'sentiment-lora'"),
         ("sentiment-lora -o topics", "exists already"),
+        ("sentiment --task topics -o out", "holds no masks of tasks"),
         ("sentiment-lora -o out --dtype int8", "dtype"),
         ("sentiment-lora -o out --scale inf", "finite"),
     ],

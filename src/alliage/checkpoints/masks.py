@@ -23,6 +23,7 @@ from alliage.checkpoints.writer import Layout, plan_layout
 from alliage.errors import AlliageError, Problem
 
 FOLDER = "tasks"
+HEADS = "heads"  # beside it, where the models had heads of their own
 SCALE = "alliage.scale"
 _TASK, _SHAPES = "alliage.task", "alliage.shapes"
 
@@ -85,6 +86,13 @@ class MaskFile:
     def folder(self) -> Path | RemotePath:
         """The merged model that the masks belong to: the folder around tasks/."""
         return self.file.path.parent.parent
+
+    @property
+    def head(self) -> Path | RemotePath | None:
+        """The file of the task's head, where it has one."""
+        stem = self.file.path.name.removesuffix(".safetensors")
+        file = self.folder / HEADS / stem / "head.safetensors"
+        return file if file.is_file() else None
 
     def read(self, parameter: str, start: int, stop: int) -> NDArray[np.bool_]:
         """Which of the elements [start, stop) are kept."""

@@ -1,4 +1,4 @@
-"""alliage apply: an adapter and its base into one full model."""
+"""alliage apply: an adapter, or a task of a merged model, and its base into one full model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from alliage.errors import Problem, UsageError
 EXAMPLES = (
     "alliage apply sentiment-lora -o sentiment-full",
     "alliage apply topics-lora --base base --scale 0.5 --dtype bfloat16 -o half",
+    "alliage apply merged --task topics -o topics-rebuilt",
 )
 
 
 def apply(
-    adapter: Annotated[str, typer.Argument(help="A LoRA or (IA)3 adapter: a folder or hub id.")],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            help="A LoRA or (IA)3 adapter: a folder or hub id. With --task, a merged model."
+        ),
+    ],
     out: Annotated[str | None, typer.Option("-o", "--out", help="The new folder.")] = None,
     base: Annotated[
         str | None, typer.Option(help="The model it adapts; by default the one it names.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a model merged by emr or tall_masks: the task to rebuild."),
     ] = None,
     scale: Annotated[
         float, typer.Option(help="What its update is multiplied by; its task head stays whole.")
@@ -33,7 +43,7 @@ def apply(
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
-    """Write an adapter applied to its base as a full model, with the adapter's task head."""
+    """Write an adapter applied to its base, or a merged model's task, as a full model."""
     import alliage
 
     if out is None:
@@ -44,6 +54,7 @@ def apply(
             adapter,
             out=out,
             base=base,
+            task=task,
             scale=scale,
             dtype=dtype,
             memory=budget,
@@ -55,7 +66,5 @@ def apply(
         written = {"out": str(record.out), "seconds": record.seconds}
         console.print_json({"run": written | {"bytes_written": record.bytes_written}})
         return
-    print(
-        f"{record.out}: {adapter} applied, {console.size(record.bytes_written)}, "
-        f"in {record.seconds:.1f} s."
-    )
+    done = f"{adapter} applied" if task is None else f"{task} out of {adapter}"
+    print(f"{record.out}: {done}, {console.size(record.bytes_written)}, in {record.seconds:.1f} s.")

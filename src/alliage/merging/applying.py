@@ -1,4 +1,7 @@
-"""An adapter applied to its base: one full checkpoint, streamed like any merge."""
+"""An adapter applied to its base, or a task rebuilt from its masks: one full checkpoint each.
+
+Both are streamed like any merge.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from typing import Any
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
+from alliage.checkpoints.masks import MaskFile, holds_masks
 from alliage.checkpoints.reference import CONFIG, read_json
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
 from alliage.merging.engine.heads import FOLDER as HEADS
 from alliage.merging.engine.run import RunRecord, run
+from alliage.merging.masks import base_of, task_file
 from alliage.merging.planning.plan import DEFAULT_MEMORY
 from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.files import parse_recipe
@@ -42,6 +47,7 @@ def apply(
     *,
     out: str | Path,
     base: str | Path | None = None,
+    task: str | None = None,
     scale: float = 1.0,
     dtype: str | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -51,14 +57,19 @@ def apply(
 ) -> RunRecord:
     """Write θ_base + s·ΔW of a LoRA or (IA)3 adapter as a full checkpoint, in constant memory.
 
+    Of a model that was merged by a method that keeps masks (emr, tall_masks), it writes
+    θ_base + s·λM∘(θ_merged − θ_base) instead: the model of one task, as near as the masks bring it.
+
     It is the merge of one model by task arithmetic (arXiv:2212.04089) with weight 1. A task head
     that the adapter saved whole becomes the model's own, whatever the scale, so the result predicts
     as the adapted model does.
 
     Args:
-        adapter: a PEFT adapter, as `alliage.open` takes it.
+        adapter: a PEFT adapter, as `alliage.open` takes it; a merged model, with `task`.
         out: the new folder; it may be on a URL where the adapter has no task head.
-        base: the model it adapts; by default the one that its settings name.
+        base: the model it adapts; by default the one that its settings name. Of a merged model the
+            one that it counts from, by default where its alliage.json says.
+        task: the name of the merged model's task.
         scale: s, any finite number; −1 takes away what was learned.
         dtype: of the output; the base's own by default.
         memory: bytes of anonymous memory that it may take.
@@ -67,20 +78,26 @@ def apply(
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
-        UsageError: no adapter, no base known, or `out` exists.
-        AlliageError: the adapter does not fit the base; every misfit.
+        UsageError: no adapter, no base known or another one than the merge's, an unknown task, or
+            `out` exists.
+        AlliageError: the adapter does not fit the base, or the masks are not of the merged model;
+            every misfit.
     """
-    with open_checkpoint(adapter, base=base) as opened:
-        if opened.adapter is None:
-            fix = "A sum of full models: `alliage arithmetic`."
+    ref = adapter if task is None else task_file(adapter, task)
+    with open_checkpoint(ref, base=base) as opened:
+        origin = opened.base
+        if holds_masks(opened):
+            origin = base_of(MaskFile(opened), origin)
+        elif opened.adapter is None:
+            fix = "A sum of full models: `alliage arithmetic`; a task of a merged model: --task."
             raise UsageError(Problem(opened.ref, "is a full model; expected an adapter.", fix))
-        if opened.base is None:
+        if origin is None:
             what = "is an adapter that names no base."
             raise UsageError(Problem(opened.ref, what, "Give the base (--base)."))
         content = {
             "method": "task_arithmetic",
-            "base": opened.base.ref,
-            "models": [str(adapter)],
+            "base": origin.ref,
+            "models": [str(ref)],
             "parameters": {"scale": scale},
             "dtype": dtype,
         }
@@ -131,7 +148,7 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         (body / name).unlink(missing_ok=True)
     for item in body.iterdir():
         item.rename(folder.staging / item.name)
-    folder.add_companions(adapter)  # a tokenizer of its own goes before the base's
+    folder.add_companions(_donor(adapter))  # a tokenizer of its own goes before the base's
     if config is not None:
         folder.add_json(CONFIG, config | _decides(adapter, config, decided))
     facts = {key: decided[key] for key in ("task", "kind", "labels")}
@@ -139,9 +156,20 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         "apply", record["recipe"], record["inputs"], folder.staging, **facts
     )
     folder.add_json(provenance.FILE, described)
-    summary = f"The adapter `{adapter.name}` applied to its base, with its task head."
+    summary = (
+        f"The task `{adapter.name}` of a merged model, rebuilt by its masks, with its head."
+        if holds_masks(adapter)
+        else f"The adapter `{adapter.name}` applied to its base, with its task head."
+    )
     folder.add_text("README.md", model_card(folder.out.name, summary, described))
     return sum((folder.staging / name).stat().st_size for name in names.values())
+
+
+def _donor(adapter: Checkpoint) -> Checkpoint:
+    """Whose tokenizer goes before the base's: the adapter's own, or the merged model's."""
+    if not holds_masks(adapter):
+        return adapter
+    return open_checkpoint(str(MaskFile(adapter).folder))
 
 
 def _decides(
@@ -162,8 +190,7 @@ def _decides(
 
 def _architecture(adapter: Checkpoint, config: Mapping[str, Any], kind: str | None) -> str | None:
     """The adapted model's class; nothing where neither PEFT nor Alliage noted one."""
-    assert adapter.adapter is not None
-    settings = adapter.adapter.raw
+    settings = adapter.adapter.raw if adapter.adapter is not None else {}
     noted = settings.get("auto_mapping")
     if isinstance(noted, Mapping) and isinstance(noted.get("base_model_class"), str):
         return str(noted["base_model_class"])

@@ -20,11 +20,10 @@ class MaskedVector(Vector):
     Attributes:
         merged: the model that was merged from the tasks.
         masks: the task's.
-        heads: none: they lie beside the merged model.
+        heads: of the task, which lie beside the merged model.
     """
 
     base: Checkpoint
-    heads = ()
 
     def __init__(self, base: Checkpoint, file: Checkpoint, *, name: str | None = None) -> None:
         """Open the masks and the merged model around them; no tensor is read but the scale.
@@ -35,7 +34,10 @@ class MaskedVector(Vector):
         self.base = base
         self.masks = MaskFile(file)
         self.merged = open_checkpoint(str(self.masks.folder))
-        self.checkpoints = (self.merged, file)
+        head = self.masks.head
+        kept = (open_checkpoint(str(head)),) if head is not None else ()
+        self.checkpoints = (*kept, self.merged, file)
+        self.heads = tuple(name for source in kept for name in source.specs())
         self.name = name or self.masks.task
         self.shapes = self.masks.shapes
         problems = []

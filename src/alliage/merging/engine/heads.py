@@ -13,12 +13,14 @@ import numpy as np
 
 from alliage.checkpoints import Checkpoint, dtypes, provenance
 from alliage.checkpoints.labels import config_labels, head_outputs
+from alliage.checkpoints.masks import HEADS
+from alliage.checkpoints.reference import read_json
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.computing import widened
 from alliage.merging.planning.plan import Plan
 
-FOLDER = "heads"
+FOLDER = HEADS
 _BLOCK = 2**20  # elements looked at together
 _KINDS = {
     "ForSequenceClassification": "sequence-classification",
@@ -80,7 +82,14 @@ def _in_model(source: Checkpoint, stored: str) -> str:
 
 
 def _describe(source: Checkpoint, outputs: int) -> dict[str, Any]:
-    """What a head decides: from alliage.json of a model that Alliage tuned, else from config."""
+    """What a head decides.
+
+    From head.json of a head that was kept before, from alliage.json of a model that Alliage tuned,
+    else from config.json.
+    """
+    kept = source.path.parent / "head.json"
+    if source.home is None and kept.is_file():
+        return read_json(kept)
     record = (provenance.read(source.folder) if source.folder is not None else None) or {}
     config = source.config or {}
     labels = record.get("labels") or config_labels(config)
