@@ -137,7 +137,8 @@ def _pruned(
         per_model(value, deltas.double()).flatten().tolist() for value in (density, epsilon)
     )
     for number, (share, window) in enumerate(zip(shares, windows, strict=True)):
-        parts = (of[number].reshape(rows, columns).split(each) for of in (deltas, uniform, pruned))
+        matrices = (of[number].reshape(rows, columns) for of in (deltas, uniform, pruned))
+        parts = (torch.split(matrix, each) for matrix in matrices)
         for values, draws, out in zip(*parts, strict=True):
             chances = _chances(values, share, window)
             out.copy_(values.where(draws < chances, 0.0))

@@ -32,6 +32,6 @@ def nearswap(weights: Tensor, *, t: Annotated[float, In(0)] = 1e-4) -> Tensor:
     Returns:
         [...], the weights between.
     """
-    a, b = weights
+    a, b = weights[0], weights[1]
     step = b - a
     return b.where(step.abs() <= t, a + step.clamp(-t, t))
