@@ -92,6 +92,16 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "chance_low": ("float64", "lower end of where 95 % of calibrated models lie"),
         "chance_high": ("float64", "upper end of where 95 % of calibrated models lie"),
     },
+    "trials": {
+        "trial": ("int64", "number, in the order of trying"),
+        "method": ("string", "of the merge"),
+        "parameters": ("string", "that were searched, as JSON"),
+        "task": ("string", "name"),
+        "split": ("string", "train, validation or test"),
+        "metric": ("string", "accuracy, f1, entropy in nats, ..."),
+        "value": ("float64", "of the metric"),
+        "seconds": ("float64", "of merge and answers; 0 where nobody measured"),
+    },
     "speed": {
         "model": ("string", "name"),
         "task": ("string", "name"),

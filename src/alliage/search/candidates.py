@@ -1,0 +1,212 @@
+"""Models whose weights are merged in place, one for each task, all with the same body."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from alliage.checkpoints import Checkpoint
+from alliage.checkpoints import open as open_checkpoint
+from alliage.checkpoints.names import align, is_task_head
+from alliage.data import Task
+from alliage.data.task import GENERATIVE
+from alliage.errors import AlliageError, Problem
+from alliage.evaluation.heads import Misfit, choose_head, match_labels
+from alliage.evaluation.models import Classifier, load_classifier
+from alliage.evaluation.scoring import Settings, ask
+from alliage.merging.engine.heads import FOLDER as HEADS
+from alliage.merging.engine.run import run
+from alliage.merging.planning.plan import DEFAULT_MEMORY, Plan
+from alliage.merging.planning.planner import plan
+from alliage.merging.recipe.schema import MergeRecipe
+from alliage.search.held import Held
+from alliage.search.questions import Question
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that answers one question.
+
+    Attributes:
+        classifier: with its head; its body is shared with the other candidates.
+        parameters: name in the merged checkpoint -> name in the model.
+    """
+
+    classifier: Classifier
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a merge is worth.
+
+    Attributes:
+        value: the mean over the questions.
+        by_task: of each question's metric, in their order.
+    """
+
+    value: float
+    by_task: tuple[float, ...]
+
+
+class Candidates:
+    """Merges of one set of models, scored without writing or reading a checkpoint.
+
+    The first merge is written once, and loaded with the heads of all tasks as `evaluate` loads it;
+    every other one is written over its weights in memory. Use as a context manager.
+
+    Attributes:
+        questions: what every merge is asked.
+        models: a candidate for each question.
+        targets: name in the merged checkpoint -> the models' common tensor.
+        held: the inputs.
+        notes: what a user should know.
+    """
+
+    def __init__(
+        self,
+        first: MergeRecipe,
+        questions: Sequence[Question],
+        folder: Path,
+        *,
+        settings: Settings | None = None,
+        memory: int = DEFAULT_MEMORY,
+        threads: int = 1,
+    ) -> None:
+        """Merge once and load the result.
+
+        Args:
+            first: one of the merges; all others have its models.
+            questions: at least one.
+            folder: where the first merge lies for a moment.
+            settings: how models are asked.
+            memory: bytes for blocks, and for results of methods that are kept.
+            threads: workers.
+
+        Raises:
+            AlliageError: the merge has problems; a head is missing; or the model's class holds
+                weights otherwise than the checkpoint does.
+        """
+        self.questions = tuple(questions)
+        self.settings = settings or Settings()
+        self.notes: list[str] = []
+        self.targets: dict[str, Tensor] = {}
+        self.models: list[Candidate] = []
+        self.held = Held(memory)
+        self._memory, self._threads = memory, threads
+        made = self.plan(first)
+        home = folder / ".merged"
+        shutil.rmtree(home, ignore_errors=True)  # of a search that was killed
+        try:
+            run(made, home)
+            with open_checkpoint(home) as checkpoint:
+                for question in self.questions:
+                    self._load(checkpoint, question)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    def plan(self, recipe: MergeRecipe) -> Plan:
+        """The plan of a merge.
+
+        Raises:
+            AlliageError: it has problems; all of them.
+        """
+        made = plan(recipe, memory=self._memory, threads=self._threads)
+        made.raise_problems()
+        return made
+
+    def score(self, recipe: MergeRecipe) -> Score:
+        """Merge into the models and ask them."""
+        self.held.merge_into(self.targets, self.plan(recipe))
+        return self.ask()
+
+    def ask(self) -> Score:
+        """What the models are worth as they are."""
+        values = tuple(
+            question.measure(ask(model.classifier, question.examples, self.settings))
+            for question, model in zip(self.questions, self.models, strict=True)
+        )
+        return Score(sum(values) / len(values), values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.models.clear()
+        self.targets.clear()
+
+    def _load(self, checkpoint: Checkpoint, question: Question) -> None:
+        head = question.head
+        if head is None and question.task.kind not in GENERATIVE:
+            head = self._fitting_head(checkpoint, question.task)
+        classifier = load_classifier(checkpoint, question.task, head=head)
+        classifier.model.to(self.settings.device).requires_grad_(False)
+        parameters = _parameters(classifier.model, checkpoint)
+        held = _tensors(classifier.model)
+        for name, own in parameters.items():
+            shared = self.targets.setdefault(name, held[own].data)
+            held[own].data = shared
+        self.models.append(Candidate(classifier, parameters))
+
+    def _fitting_head(self, checkpoint: Checkpoint, task: Task) -> str | None:
+        """The only head beside the merge that fits, where no head records the task."""
+        try:
+            choose_head(checkpoint, task, None)
+        except Misfit:
+            assert checkpoint.folder is not None
+            beside = [file.parent.name for file in (checkpoint.folder / HEADS).glob("*/head.json")]
+            fitting = [name for name in sorted(beside) if _fits(checkpoint, task, name)]
+            if len(fitting) != 1:
+                raise
+            self.notes.append(f"{task.name} is answered by the head of {fitting[0]}.")
+            return fitting[0]
+        return None
+
+
+def _fits(checkpoint: Checkpoint, task: Task, head: str) -> bool:
+    try:
+        match_labels(checkpoint, task, choose_head(checkpoint, task, head))
+    except Misfit:
+        return False
+    return True
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters and buffers, every name of what is tied."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _parameters(model: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """Name in the checkpoint -> name in the model that was loaded from it.
+
+    Raises:
+        AlliageError: the model holds weights that the checkpoint has otherwise.
+    """
+    specs: Mapping[str, Any] = checkpoint.specs()
+    held, stored = _tensors(model), set(model.state_dict())
+    names = {name: tensor for name, tensor in held.items() if name in stored}
+    pairs = align([name for name, spec in specs.items() if spec.is_weight], names).pairs
+    same = {held[own].data_ptr() for own in pairs.values()}
+    problems = []
+    for own, tensor in names.items():
+        known = own in pairs.values() or tensor.data_ptr() in same or is_task_head(own)
+        if not known and tensor.is_floating_point():
+            problems.append(Problem(own, "is no tensor of the checkpoint."))
+    for name, own in pairs.items():
+        if not torch.equal(held[own].cpu(), checkpoint.read(name).float()):
+            problems.append(Problem(name, f"has other values than {own} of the loaded model."))
+    if problems:
+        what = (
+            f"{type(model).__name__} holds weights otherwise than the files: no search in memory."
+        )
+        raise AlliageError([Problem(checkpoint.name, what), *problems[:8]])
+    return pairs
