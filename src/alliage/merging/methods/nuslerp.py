@@ -1,0 +1,104 @@
+"""Spherical interpolation by shares, whole or by rows (NuSLERP)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from alliage.merging.registry import In, PerModel, PerModelNumber, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Along = Literal["whole", "rows", "columns"]
+
+_SOURCE = "doi:10.1145/325334.325242"
+_DEPARTURES = (
+    "As for slerp, weights are combined as they are, with the angle between their directions. The "
+    "shares, and rows as vectors of their own, are mergekit's NuSLERP."
+)
+_COLLINEAR = 1e-12  # sin²Ω below which two vectors are interpolated linearly
+_ZERO = 1e-7  # a norm that is no direction
+
+
+@method(
+    "nuslerp",
+    unit="tensor",
+    space="weight",
+    paper=_SOURCE,
+    departures=_DEPARTURES,
+    models=2,
+)
+def nuslerp(
+    weights: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    along: Along = "whole",
+) -> Tensor:
+    """Interpolate two models on the arc: [sin((1−t)Ω)·a + sin(tΩ)·b] / sin Ω, t = w₂/(w₁ + w₂).
+
+    Args:
+        weights: [2, ...], a and b.
+        weight: w₁ and w₂, the models' shares; equal where both are zero.
+        along: what is one vector: the whole tensor, each of its rows, along the last dimension, or
+            each of its columns, along the first one.
+
+    Returns:
+        [...], the interpolated weights.
+    """
+    return _interpolated(weights, weight, along)
+
+
+@method(
+    "nuslerp_delta",
+    unit="tensor",
+    space="delta",
+    paper=_SOURCE,
+    departures=_DEPARTURES,
+    models=2,
+)
+def nuslerp_delta(
+    deltas: Tensor,
+    *,
+    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    along: Along = "whole",
+) -> Tensor:
+    """Interpolate two task vectors on the arc, as nuslerp does with weights.
+
+    Args:
+        deltas: [2, ...], the task vectors.
+        weight: w₁ and w₂, the models' shares; equal where both are zero.
+        along: what is one vector: the whole tensor, each of its rows, along the last dimension, or
+            each of its columns, along the first one.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    return _interpolated(deltas, weight, along)
+
+
+def _interpolated(pair: Tensor, weight: PerModelNumber, along: Along) -> Tensor:
+    import torch
+
+    shares = torch.as_tensor(weight, dtype=torch.float64).expand(2)
+    t = float(shares[1] / shares.sum()) if shares.any() else 0.5
+    if along == "whole" or pair.ndim < 2:
+        first, second = pair.flatten(1)
+    else:
+        first, second = pair.transpose(1, -1) if along == "columns" else pair
+    sums = [
+        (one.double() * other).sum(dim=-1, keepdim=True)
+        for one, other in ((first, first), (second, second), (first, second))
+    ]
+    norms = sums[0].sqrt() * sums[1].sqrt()
+    directed = torch.minimum(sums[0], sums[1]) > _ZERO**2
+    cosine = (sums[2] / norms).where(directed, 0.0).clamp(-1, 1)
+    straight = 1 - cosine.square() <= _COLLINEAR
+    angle = cosine.where(~straight, 0.0).acos()
+    shares_of = [
+        torch.sin(part * angle).div(torch.sin(angle)).where(~straight, part).to(pair.dtype)
+        for part in (1 - t, t)
+    ]
+    merged: Tensor = first * shares_of[0] + second * shares_of[1]
+    if along == "columns" and pair.ndim > 1:
+        merged = merged.transpose(0, -1)
+    return merged.reshape(pair.shape[1:])
