@@ -23,7 +23,7 @@ _VERBS = {
 }
 _PACKAGES = (
     "checkpoints", "vectors", "geometry", "merging", "pruning",
-    "tuning", "data", "evaluation", "studies", "report", "testing",
+    "tuning", "data", "evaluation", "statistics", "studies", "report", "testing",
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from alliage.errors import AlliageError
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
     "inspect", "compare", "merge", "methods", "prune",
-    "apply", "extract", "arithmetic", "tune", "evaluate", "calibrate", "search", "report",
-    "verify", "demo",
+    "apply", "extract", "arithmetic", "tune", "evaluate", "calibrate", "statistics", "search",
+    "report", "verify", "demo",
 )  # fmt: skip
 
 _TUNE_PACKAGES = ("accelerate", "peft", "PIL", "rouge_score", "seqeval", "sklearn", "transformers")

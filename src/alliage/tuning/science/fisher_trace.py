@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 
 from alliage.checkpoints.names import is_head
+from alliage.statistics.gradients import squared_terms
 from alliage.tuning.science._settings import Settings
 
 _KEY = "fisher_trace"
-_IGNORED = -100  # a label that nobody predicts: padding, later sub-words, prompts
 _IN_STACK = re.compile(r"^(?:.*\.)?(?:layers?|h|blocks?|transformer_blocks)\.\d+(?=\.)")
 
 _COLUMNS = ("layer", "parameters", "trace", "standard_error")
@@ -65,18 +65,13 @@ def fisher_trace(
     model.eval()
     try:
         for index, batch in enumerate(batches):
-            on_device = {key: value.to(model.device) for key, value in batch.items()}
-            with torch.enable_grad():
-                logits = model(**on_device).logits
-                for weight, log_probability in _terms(
-                    logits, on_device["labels"], generator, labels, shift
-                ):
-                    gradients = torch.autograd.grad(
-                        log_probability, list(named.values()), retain_graph=True, allow_unused=True
-                    )
-                    for group, gradient in zip(groups, gradients, strict=True):
-                        if gradient is not None:
-                            found[group][index] += weight * gradient.square().sum().item()
+            for weight, gradients in squared_terms(
+                model, list(named.values()), batch, generator,
+                expected=labels == "exact", shift=shift,
+            ):  # fmt: skip
+                for group, gradient in zip(groups, gradients, strict=True):
+                    if gradient is not None:
+                        found[group][index] += weight * gradient.square().sum().item()
     finally:
         model.train(was_training)
     return found
@@ -94,35 +89,6 @@ def layer_name(parameter: str) -> str:
     if is_head(parameter):
         return "head"
     return "embeddings" if "embed" in parameter else parameter.rpartition(".")[0]
-
-
-def _terms(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    generator: torch.Generator,
-    how: Literal["sampled", "exact"],
-    shift: bool,
-) -> list[tuple[float, torch.Tensor]]:
-    """The log-probabilities to differentiate, and what each square counts."""
-    if labels.is_floating_point():
-        # log p = −(y − f)²/2, and E (y − f)² = 1: the square of ∇f is exact.
-        return [(1.0, logits.sum())]
-    if logits.dim() == 3:
-        if shift:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        logits = logits[labels != _IGNORED]
-    log_probabilities = logits.log_softmax(-1)
-    shares = log_probabilities.detach().exp()
-    if how == "exact":
-        return [
-            (share.item(), value)
-            for row, row_shares in zip(log_probabilities, shares, strict=True)
-            for value, share in zip(row, row_shares, strict=True)
-        ]
-    if not len(shares):
-        return []
-    drawn = torch.multinomial(shares.cpu(), 1, generator=generator).to(logits.device)
-    return [(1.0, log_probabilities.gather(-1, drawn).sum())]
 
 
 def callback(
