@@ -39,6 +39,7 @@ def test_worked_out_by_hand():
     assert whole(Distances, models) == [[0, 25, 5], [25, 0, 10], [5, 10, 0]]
     assert whole(SquaredNorms, models) == [[9, 0, 0], [0, 16, 0], [0, 0, 2]]
     assert whole(Products, torch.zeros(2, 0)) == [[0, 0], [0, 0]]
+    assert whole(Products, torch.tensor([2.0, 3.0])) == [[4, 6], [6, 9]]  # single numbers
 
 
 @KINDS

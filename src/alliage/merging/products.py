@@ -146,5 +146,5 @@ class SquaredNorms(_Pairs):
 def whole(kind: type[_Pairs], tensors: Tensor) -> Table:
     """The table of tensors [n, ...] that are whole."""
     seen = kind(len(tensors), tensors[0].numel())
-    seen.update(tensors.flatten(1), 0)
+    seen.update(tensors.reshape(len(tensors), -1), 0)
     return seen.table()

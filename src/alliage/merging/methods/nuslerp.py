@@ -82,7 +82,7 @@ def _interpolated(pair: Tensor, weight: PerModelNumber, along: Along) -> Tensor:
     shares = torch.as_tensor(weight, dtype=torch.float64).expand(2)
     t = float(shares[1] / shares.sum()) if shares.any() else 0.5
     if along == "whole" or pair.ndim < 2:
-        first, second = pair.flatten(1)
+        first, second = pair.reshape(2, -1)
     else:
         first, second = pair.transpose(1, -1) if along == "columns" else pair
     sums = [
