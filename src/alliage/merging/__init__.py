@@ -12,12 +12,17 @@ from alliage.merging.engine.distributed import Executor
 from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.methods.average import average
+from alliage.merging.methods.core_space import core_space
 from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
+from alliage.merging.methods.knots import knots
+from alliage.merging.methods.lora_concat import lora_concat
+from alliage.merging.methods.lora_svd import lora_svd
 from alliage.merging.methods.passthrough import passthrough
 from alliage.merging.methods.regmean import regmean
 from alliage.merging.methods.regmean_plus_plus import regmean_plus_plus
+from alliage.merging.methods.robust_merge import robust_merge
 from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
@@ -32,14 +37,18 @@ __all__ = [
     "Plan",
     "RunRecord",
     "average",
+    "core_space",
     "dare_linear",
     "dare_ties",
     "describe",
     "factor_average",
     "fisher",
     "get_method",
+    "knots",
     "list_methods",
     "load_recipe",
+    "lora_concat",
+    "lora_svd",
     "merge",
     "method",
     "parse_recipe",
@@ -47,6 +56,7 @@ __all__ = [
     "plan",
     "regmean",
     "regmean_plus_plus",
+    "robust_merge",
     "run",
     "slerp",
     "task_arithmetic",
@@ -69,6 +79,7 @@ def merge(
     executor: Executor = "local",
     ray_address: str | None = None,
     dialect: str = "paper",
+    signs: str | Path | None = None,
     resume: bool = False,
     on_event: OnEvent | None = None,
     **parameters: Any,
@@ -89,6 +100,7 @@ def merge(
         executor: "local", or "ray" with the cluster's `ray_address`; see `run`.
         ray_address: of that cluster.
         dialect: whose defaults and conventions are followed.
+        signs: a file of signs, from `alliage.signs`, that replaces the election of ties.
         resume: go on where an interrupted merge to `out` ended.
         on_event: called with (stage, done, total) as the work goes on.
         parameters: of the method, such as density=0.2.
@@ -104,6 +116,7 @@ def merge(
     )
     content: dict[str, Any] = {"method": method, "base": base and str(base), "models": entries}
     content |= {"parameters": parameters, "dtype": dtype, "dialect": dialect}
+    content |= {"signs": str(signs)} if signs is not None else {}
     content |= {"tokenizer": str(tokenizer)} if tokenizer is not None else {}
     made = plan(
         parse_recipe(content), out=out, memory=memory, threads=threads or cpu_count() or 1,
