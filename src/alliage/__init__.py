@@ -15,6 +15,7 @@ _VERBS = {
     "compare": "alliage.geometry",
     "merge": "alliage.merging",
     "apply": "alliage.merging.applying",
+    "signs": "alliage.merging.signs",
     "prune": "alliage.pruning",
     "tune": "alliage.tuning",
     "extract": "alliage.tuning",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from alliage.geometry import compare as compare
     from alliage.merging import merge as merge
     from alliage.merging.applying import apply as apply
+    from alliage.merging.signs import signs as signs
     from alliage.pruning import prune as prune
     from alliage.tuning import extract as extract
     from alliage.tuning import tune as tune
@@ -47,6 +49,7 @@ __all__ = [
     "merge",
     "open",
     "prune",
+    "signs",
     "tune",
 ]
 

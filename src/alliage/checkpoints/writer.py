@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -282,6 +283,27 @@ class TensorWriter:
         for fd in self._fds:
             os.close(fd)
         self._fds = []
+
+
+@contextlib.contextmanager
+def one_file(out: Path, layout: Layout) -> Iterator[TensorWriter]:
+    """Write a layout of one file, which appears under `out` when whole, and never otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        with TensorWriter(folder, layout) as writer:
+            yield writer
+        (file,) = layout.shards
+        refuse_existing(out)  # it may have appeared meanwhile
+        (folder / file).rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        if is_disk_full(error):
+            problem = Problem(str(out), f"{error.strerror}.", "Make room, or write elsewhere.")
+            raise TransientError(problem) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _allocate(fd: int, size: int) -> None:

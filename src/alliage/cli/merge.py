@@ -52,6 +52,9 @@ def merge(
         str | None,
         typer.Option(help="Whose method: paper, mergekit, peft, fusion_bench or sd_mecha."),
     ] = None,
+    signs: Annotated[
+        str | None, typer.Option(help="File of signs in place of an election (ties).")
+    ] = None,
     resume: console.Resume = False,
     json: console.Json = False,
     quiet: console.Quiet = False,
@@ -59,7 +62,7 @@ def merge(
     """Merge models into a new checkpoint, by a recipe or by options."""
     from alliage.merging import plan, run
 
-    recipe = _recipe(inputs, method, base, settings or [], dtype, dialect)
+    recipe = _recipe(inputs, method, base, settings or [], dtype, dialect, signs)
     budget = console.size_in_bytes(memory, "--memory")
     shard_bytes = console.size_in_bytes(shard_size, "--shard-size")
     if shard_bytes < _LEAST_SHARD:
@@ -119,6 +122,7 @@ def _recipe(
     settings: list[str],
     dtype: str | None,
     dialect: str | None,
+    signs: str | None,
 ) -> MergeRecipe:
     from alliage.merging import load_recipe, parse_recipe
 
@@ -128,6 +132,7 @@ def _recipe(
             "dialect": dialect or "paper",
             "base": base,
             "dtype": dtype,
+            "signs": signs,
             **_parse(method, settings, inputs),
         }
         return parse_recipe(content, where="command line")
@@ -140,6 +145,7 @@ def _recipe(
             )
         )
     given = {"--base": base, "--dtype": dtype, "--set": settings, "--dialect": dialect}
+    given |= {"--signs": signs}
     clashes = [option for option, value in given.items() if value]
     if clashes:
         raise UsageError(

@@ -249,6 +249,10 @@ class Method:
     statistics: StatisticsKind | None
     parameters: Mapping[str, Parameter]
     summary: str
+    @property
+    def takes_signs(self) -> bool:
+        """Whether given signs can replace those that it elects: it takes them as `signs`."""
+        return "signs" in inspect.signature(self.function).parameters
 
 
 _REGISTRY: dict[str, Method] = {}

@@ -268,6 +268,7 @@ class TorchComputing(Computing):
         assert isinstance(tensor, MergedTensor)
         base, tensors = self._read(block)
         given = {**arguments, **self._draws(block), **self._statistics(block)}
+        given |= self._signs(block)
         count, depends = 0, False
         if method.guess is not None:
             count, depends = method.guess.look(tensors, **given)
@@ -333,6 +334,14 @@ class TorchComputing(Computing):
         values = base.read(spec.name, start, stop).float()
         self.check(values.numpy(), spec)
         return values
+
+    def _signs(self, block: Block) -> dict[str, Tensor]:
+        """Given signs of a block, where the recipe has some."""
+        signs = self.plan.signs
+        if signs is None:
+            return {}
+        found = signs.read(block.tensor.name, block.start, block.stop)
+        return {"signs": found.to(self._device)}
 
     def _statistics(self, block: Block) -> dict[str, Any]:
         """What is known of a tensor's elements, or of its inputs, for a method that needs it."""

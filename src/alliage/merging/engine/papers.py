@@ -83,6 +83,7 @@ def _inputs(plan: Plan, notify: Callable[[str, int, int], None]) -> list[dict[st
         sources += [(vector.name, checkpoint) for checkpoint in vector.checkpoints]
     for vector, statistics in zip(plan.vectors, plan.statistics, strict=False):  # or there are none
         sources.append((f"statistics of {vector.name}", statistics.file))
+    sources += [("signs", plan.signs)] if plan.signs is not None else []
     for _, checkpoint in sources:
         checkpoint.check_unchanged()
     described = []

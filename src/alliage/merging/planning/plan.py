@@ -87,6 +87,7 @@ class Plan:
         merged: the parameters that the method computes.
         converted: parameters that no model changes but whose type the output changes.
         copied: tensors that are copied from the base as they are.
+        signs: given ones, that replace an election.
         factors: the adapted modules of an adapter that is merged by its factors.
         left_apart: model -> its task heads' names; they are kept in folders of their own.
         layout: the output's files; None where problems forbid one.
@@ -109,6 +110,7 @@ class Plan:
     merged: list[MergedTensor] = field(default_factory=list)
     converted: list[MergedTensor] = field(default_factory=list)
     copied: list[Copied] = field(default_factory=list)
+    signs: Checkpoint | None = None
     factors: list[MergedModule] = field(default_factory=list)
     left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
     layout: Layout | None = None
@@ -136,7 +138,8 @@ class Plan:
         """Everything that tensors are read from: the base, and what the models are made of."""
         inputs = [self.base] if self.base is not None else []
         inputs += [each for vector in self.vectors for each in vector.checkpoints]
-        return inputs + [statistics.file for statistics in self.statistics]
+        inputs += [statistics.file for statistics in self.statistics]
+        return inputs + ([self.signs] if self.signs is not None else [])
 
     @property
     def numel(self) -> int:
@@ -222,7 +225,12 @@ class Plan:
 
     @property
     def kernel(self) -> ModuleType | None:
-        """The compiled kernel for its blocks; only full models have stored values to read."""
+        """The compiled kernel for its blocks; only full models have stored values to read.
+
+        None takes given signs.
+        """
+        if self.signs is not None:
+            return None
         stored = all(isinstance(vector, TaskVector | WholeModel) for vector in self.vectors)
         return kernels.find(self.method.name) if stored and self.method.unit == "block" else None
 
@@ -253,12 +261,13 @@ class Plan:
         passes = 1 + (self.method.first_pass is not None) + (self.method.masks is not None)
         models = sum(stored_bytes(vector) for vector in self.vectors)
         models += sum(statistics.file.nbytes for statistics in self.statistics)
+        signs = self.signs.nbytes if self.signs is not None else 0
         specs = self.base.specs()
         needs_base = self.method.space == "delta"
         changed = sum(tensor.spec.nbytes for tensor in self.merged) if needs_base else 0
         once = sum(tensor.spec.nbytes for tensor in self.converted)
         once += sum(specs[tensor.source].nbytes for tensor in self.copied)
-        return passes * (models + changed) + once
+        return passes * (models + changed) + once + signs
 
     @property
     def bytes_to_write(self) -> int:

@@ -19,6 +19,7 @@ from alliage.merging.planning.factors import plan_factors
 from alliage.merging.planning.models import make_names_unique, open_base, open_model
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source, folder_of
+from alliage.merging.planning.signs import open_given_signs
 from alliage.merging.planning.stacking import plan_stack
 from alliage.merging.planning.statistics import check_statistics, open_models_statistics
 from alliage.merging.recipe.files import split_lora
@@ -87,6 +88,7 @@ def plan(
     if made.base is None or made.errors:
         return made
     _attempt(made, partial(check_statistics, made))
+    _attempt(made, partial(open_given_signs, made))
     _check_arguments(made)
     _check_memory(made)
     if place is not None and not resume:

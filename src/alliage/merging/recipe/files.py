@@ -104,6 +104,7 @@ def _relative_to(folders: Sequence[Path], recipe: MergeRecipe) -> MergeRecipe:
                 part.model_copy(update={"models": entries(part.models)}) for part in recipe.slices
             ),
             "base": resolve(recipe.base) if recipe.base is not None else None,
+            "signs": _found(folders, recipe.signs) if recipe.signs is not None else None,
             "tokenizer": "base" if recipe.tokenizer == "base" else resolve(recipe.tokenizer),
         }
     )

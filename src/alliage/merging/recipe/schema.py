@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe import parameters
 from alliage.merging.recipe.dialects import Dialect, preset
-from alliage.merging.registry import Method, Parameter, describe
+from alliage.merging.registry import Method, Parameter, describe, list_methods
 from alliage.merging.rules import ruled
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -126,6 +126,9 @@ class MergeRecipe(BaseModel):
         (), validate_default=True, description="In the order of the merge."
     )
     parameters: dict[str, Value] = Field({}, description="Of the method.")
+    signs: str | None = Field(
+        None, min_length=1, description="File of signs that replace an election, for ties."
+    )
     dtype: DTypeName | None = Field(None, description="Of the output; the base's own by default.")
     tokenizer: str = Field("base", description="Whose the output gets: base, or one of the models.")
     _notes: tuple[str, ...] = PrivateAttr(())
@@ -262,6 +265,12 @@ class MergeRecipe(BaseModel):
         if self.tokenizer != "base" and self.tokenizer not in (*self.refs, self.base):
             what = f"{self.tokenizer!r} is none of the recipe's models."
             yield Problem("tokenizer", what, nearest(self.tokenizer, ["base", *self.refs]))
+        if self.signs is not None and not method.takes_signs:
+            takers = [name for name in list_methods() if describe(name).takes_signs]
+            what = f"{method.name} elects no signs that a file could replace."
+            yield Problem("signs", what, f"Merge by {' or '.join(takers)}, or leave it out.")
+        if self.signs is not None and self.slices:
+            yield Problem("signs", "are a whole model's: slices take none.", "Give models.")
         if method.space == "delta":
             for i, part in enumerate(self.slices):
                 if len({entry.layers for entry in part.models}) > 1:

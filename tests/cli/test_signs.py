@@ -1,0 +1,49 @@
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+
+def test_signs_go_into_a_merge(alliage, workspace):
+    done = alliage("signs topics --base base -o oracle.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("oracle.safetensors: ")
+    assert "up" in done.stdout
+    line = "merge --method ties --signs oracle.safetensors --base base sentiment topics -o out"
+    done = alliage(line)
+    assert done.returncode == 0, done.stderr
+    assert alliage("verify out").returncode == 0
+    signs, base, merged = (
+        load_file(workspace / name)
+        for name in ("oracle.safetensors", "base/model.safetensors", "out/model.safetensors")
+    )
+    for name, sign in signs.items():
+        assert ((merged[name] - base[name]) * sign >= 0).all()
+
+
+def test_json_is_all_of_stdout(alliage, workspace):
+    done = alliage("signs topics --base base -o oracle.safetensors --json -q")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    numel = sum(tensor.numel() for tensor in load_file("oracle.safetensors").values())
+    assert document["positive"] + document["negative"] + document["zero"] == numel
+    assert document["run"]["bytes_written"] == (workspace / "oracle.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("signs topics --base base", "no output file"),
+        ("signs topics -o signs.safetensors", "no base given"),
+        ("signs topics --base base -o signs", "Name it NAME.safetensors"),
+        ("merge merge.yml --signs x.safetensors -o out", "--signs: go with --method"),
+        ("merge --method average --signs x.safetensors sentiment -o out", "elects no signs"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_leave_nothing(alliage, workspace, line, message):
+    before = sorted(workspace.iterdir())
+    done = alliage(line)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert sorted(workspace.iterdir()) == before
