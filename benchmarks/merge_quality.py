@@ -52,10 +52,11 @@ _SNIPS = {
 }  # fmt: skip
 _VISION = {
     "hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 192,
-    "image_size": 32, "patch_size": 4, "num_channels": 1,
+    "image_size": 32, "patch_size": 4, "num_channels": 1, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
 }  # fmt: skip
 _UNLABELLED = 1000  # images of each set that the base learns from
-_BASE = {"epochs": 6, "batch_size": 64, "warmup": 0.1, "learning_rate": 1e-3}
+_BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
     "epochs": 4, "batch_size": 32, "warmup": 0.1, "learning_rate": 3e-4, "train_limit": 2000,
     "head_epochs": 2, "head_learning_rate": 1e-2,
