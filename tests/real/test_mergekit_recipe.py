@@ -18,7 +18,7 @@ from tests.real.peers import SCRIPTS
 pytestmark = pytest.mark.real
 
 LAYERS = 5
-OURS = {"lambda": "scale"}
+OURS = {"lambda": "scale", "select_topk": "density"}
 COMBINE = {True: "mean", False: "sum"}
 RESCALE = {True: "l1", False: "none"}
 SHARED = {
@@ -27,10 +27,26 @@ SHARED = {
     "ties": ("lambda", "normalize"),
     "dare_ties": ("lambda", "normalize", "rescale"),
     "dare_linear": ("lambda", "rescale"),
+    "della": ("lambda", "normalize", "rescale"),
+    "della_linear": ("lambda", "rescale"),
+    "breadcrumbs": ("lambda",),
+    "breadcrumbs_ties": ("lambda", "normalize"),
+    "sce": ("select_topk",),
+    "ram": ("epsilon",),
+    "ramplus_tl": ("epsilon", "r", "alpha"),
     "slerp": ("t",),
+    "nearswap": ("t",),
+    "arcee_fusion": (),
     "passthrough": (),
 }
-OWN = {"linear": ("weight",), "task_arithmetic": ("weight",), "passthrough": ("scale",)}
+OWN: dict[str, tuple[str, ...]] = {
+    "linear": ("weight",), "task_arithmetic": ("weight",), "passthrough": ("scale",),
+    "della": ("weight", "density", "epsilon"), "della_linear": ("weight", "density", "epsilon"),
+    "breadcrumbs": ("weight", "density", "gamma"),
+    "breadcrumbs_ties": ("weight", "density", "gamma"),
+    **dict.fromkeys(("sce", "ram", "ramplus_tl", "slerp", "nearswap", "arcee_fusion"), ()),
+}  # fmt: skip
+PAIRS = ("slerp", "nearswap", "arcee_fusion")
 FILTERS = ("mlp", "self_attn", "layers.1.", "layers.3", "norm", "embed", "lm_head", "*", "q_proj")
 
 
@@ -82,8 +98,8 @@ class Writer:
 
     def recipe(self) -> dict[str, Any]:
         method = self.random.choice(list(SHARED))
-        own = OWN.get(method, ("weight", "density") if method != "slerp" else ())
-        count = {"slerp": 1, "passthrough": 1}.get(method, self.random.randint(1, 3))
+        own = OWN.get(method, ("weight", "density"))
+        count = 1 if method in (*PAIRS, "passthrough") else self.random.randint(1, 3)
         with_base = method not in ("linear", "passthrough")
         content: dict[str, Any] = {"merge_method": method, "dtype": "float32"}
         if with_base:
@@ -129,7 +145,7 @@ def expected(tensor: dict[str, Any], method: str) -> dict[str, Any]:
         else:
             found[OURS.get(name, name)] = RESCALE[value] if name == "rescale" else value
     values = [tensor["own"][model] for model in tensor["models"] if tensor["own"][model]]
-    for name in ("weight", "density", "scale"):
+    for name in ("weight", "density", "epsilon", "gamma", "scale"):
         if values and name in values[0] and (name != "density" or method != "task_arithmetic"):
             # mergekit's passthrough has no scale by default, which is a scale of 1
             found[name] = [1.0 if each[name] is None else each[name] for each in values]

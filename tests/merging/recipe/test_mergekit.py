@@ -257,7 +257,7 @@ PLAIN = "merge_method: ties\nbase_model: b\nparameters: {weight: 1}\n"
         (PLAIN + "modules: {text: {}, vision: {}}", "the one module default"),
         (PLAIN + "modules: {default: {parameters: {}}}", "expected either models or slices"),
         (PLAIN + "modules: [1]", "modules: expected keys and values, found [1]."),
-        (PLAIN.replace("ties", "della") + MODELS, "della is mergekit's alone. Supported: linear"),
+        (PLAIN.replace("ties", "karcher") + MODELS, "karcher is mergekit's alone. Supported: "),
         (PLAIN.replace("ties", "tise") + MODELS, "no method 'tise'. Did you mean 'ties'"),
         (PLAIN.replace("ties", "[ties]") + MODELS, "mergekit has no method ['ties']."),
         (PLAIN.replace("base_model: b", "") + MODELS, "base_model: ties needs one."),

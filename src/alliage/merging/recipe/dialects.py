@@ -20,7 +20,13 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("mergekit", "task_arithmetic"): {"scale": 1.0},
     ("mergekit", "dare_ties"): {"density": 1.0, "rescale": "l1", "combine": "sum"},
     ("mergekit", "dare_linear"): {"density": 1.0, "rescale": "l1"},
-    # PEFT 0.21: peft.utils.merge_utils.
+    ("mergekit", "della"): {"density": 1.0, "rescale": "l1"},
+    ("mergekit", "della_ties"): {"density": 1.0, "rescale": "l1"},
+    ("mergekit", "breadcrumbs"): {"density": 1.0},
+    ("mergekit", "breadcrumbs_ties"): {"density": 1.0, "combine": "sum"},
+    ("mergekit", "sce"): {"density": 1.0, "floor": 1e-6},
+    ("mergekit", "ram_plus"): {"r": 0.1, "alpha": 0.2, "over": "tensor"},
+    # PEFT 0.21: peft.utils.merge_utils. Its magnitude_prune is ours.
     ("peft", "ties"): {
         "trim": "tensor", "kept": "count", "vote": "sum", "zero": "positive",
         "combine": "sum_by_count",
@@ -28,7 +34,7 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("peft", "task_arithmetic"): {"scale": 1.0},
     ("peft", "factor_average"): {"rule": "task_arithmetic", "root": True},
     ("peft", "dare_ties"): {"vote": "sum", "combine": "sum_by_count"},
-    # FusionBench 0.2.33: TiesMergingAlgorithm, TaskArithmeticAlgorithm.
+    # FusionBench 0.2.33: TiesMergingAlgorithm, TaskArithmeticAlgorithm; its MagMax is ours.
     ("fusion_bench", "ties"): {"density": 0.2, "combine": "sum", "scale": 0.3},
     ("fusion_bench", "task_arithmetic"): {"scale": 0.3},
     # sd-mecha 1.1: add_difference_ties; vote_sgn=True there is vote: sum here.

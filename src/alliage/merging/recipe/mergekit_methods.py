@@ -52,11 +52,14 @@ _COMBINE = MergekitParameter("combine", values={True: "mean", False: "sum"})
 _RESCALE = MergekitParameter("rescale", values={True: "l1", False: "none"})
 _NEVER = MergekitParameter("", values=_AS_IT_IS, only=False)
 _WEIGHT = MergekitParameter("weight", per_model=True, required=True)
+_EPSILON = MergekitParameter("epsilon", per_model=True)
+_GAMMA = MergekitParameter("gamma", per_model=True)
+_INT8 = MergekitParameter("", values=_AS_IT_IS)  # takes less memory, to the same result
 _SUMS = {
     "weight": _WEIGHT,
     "density": MergekitParameter("density", per_model=True),
     "lambda": MergekitParameter("scale"),
-    "int8_mask": MergekitParameter("", values=_AS_IT_IS),  # takes less memory, to the same result
+    "int8_mask": _INT8,
 }
 
 METHODS: Mapping[str, MergekitMethod] = {
@@ -94,15 +97,55 @@ METHODS: Mapping[str, MergekitMethod] = {
         needs_base=True,
         drops_base=True,
     ),
+    "della": MergekitMethod(
+        "della_ties",
+        {**_SUMS, "epsilon": _EPSILON, "normalize": _COMBINE, "rescale": _RESCALE},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "della_linear": MergekitMethod(
+        "della",
+        {**_SUMS, "epsilon": _EPSILON, "normalize": _NEVER, "rescale": _RESCALE},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "breadcrumbs": MergekitMethod(
+        "breadcrumbs",
+        {**_SUMS, "gamma": _GAMMA, "normalize": _NEVER, "rescale": _NEVER},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "breadcrumbs_ties": MergekitMethod(
+        "breadcrumbs_ties",
+        {**_SUMS, "gamma": _GAMMA, "normalize": _COMBINE, "rescale": _NEVER},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "sce": MergekitMethod(
+        "sce",
+        {"select_topk": MergekitParameter("density"), "int8_mask": _INT8},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "ram": MergekitMethod(
+        "ram", {"epsilon": MergekitParameter("epsilon")}, needs_base=True, drops_base=True
+    ),
+    "ramplus_tl": MergekitMethod(
+        "ram_plus",
+        {name: MergekitParameter(name) for name in ("epsilon", "r", "alpha")},
+        needs_base=True,
+        drops_base=True,
+    ),
+    "nearswap": MergekitMethod(
+        "nearswap", {"t": MergekitParameter("t", required=True)}, needs_base=True
+    ),
+    "arcee_fusion": MergekitMethod("arcee_fusion", {}, needs_base=True),
     "slerp": MergekitMethod("slerp", {"t": MergekitParameter("t", required=True)}, needs_base=True),
     "passthrough": MergekitMethod(
         "passthrough", {"scale": MergekitParameter("scale", per_model=True)}
     ),
 }
-ONLY_MERGEKITS = (
-    "arcee_fusion", "breadcrumbs", "breadcrumbs_ties", "della", "della_linear", "karcher",
-    "model_stock", "multislerp", "nearswap", "nuslerp", "ram", "ramplus_tl", "sce",
-)  # fmt: skip
+ONLY_MERGEKITS = ("karcher", "model_stock", "multislerp", "nuslerp")
 
 _TRUE = ("true", "t", "yes", "y", "on", "1")
 _FALSE = ("false", "f", "no", "n", "off", "0")
