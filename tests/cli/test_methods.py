@@ -18,3 +18,16 @@ def test_a_wrong_name(alliage):
     done = alliage("methods dare_tis")
     assert done.returncode == 2
     assert "there is no merge method" in done.stderr
+
+
+def test_the_page_has_a_section_for_each_and_no_broken_table(alliage):
+    page = alliage("methods --markdown").stdout
+    for name in list_methods():
+        assert f"\n## {name}\n" in page
+        assert f"| [{name}](#{name}) |" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {row.count("|") - row.count("\\|") for row in rows} == {5}
+    assert "[arXiv:2306.01708](https://arxiv.org/abs/2306.01708)" in page
+    one = alliage("methods fisher --markdown").stdout
+    assert one.count("\n## ") == 1
+    assert "Needs statistics: fisher" in one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,20 +20,103 @@ EXAMPLES = (
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As a page of documentation.")
+    ] = False,
     json: console.Json = False,
 ) -> None:
-    """List the merge methods: parameters, ranges, unit of work, paper, departures from it."""
+    """List the merge methods: parameters, ranges, needs, paper, departures from it."""
     from alliage.merging import describe, list_methods
 
     chosen = [describe(each) for each in ([name] if name else list_methods())]
     if json:
         console.print_json({"methods": [_document(method) for method in chosen]})
+    elif markdown:
+        print(page(chosen))
     elif name:
         _print_one(chosen[0])
     else:
-        rows = [(m.name, m.unit, m.space, ", ".join(m.parameters), m.paper) for m in chosen]
-        columns = ("method", "unit", "works on", "parameters", "paper")
-        console.print_table(f"{len(rows)} merge methods", columns, rows, numbers_from=5)
+        rows = [
+            (m.name, m.unit, m.space, _needs(m) or None, ", ".join(m.parameters), m.paper)
+            for m in chosen
+        ]
+        columns = ("method", "unit", "works on", "needs", "parameters", "paper")
+        console.print_table(f"{len(rows)} merge methods", columns, rows, numbers_from=6)
+
+
+def page(methods: Sequence[Method]) -> str:
+    """A page of documentation in Markdown: a table of all methods, and a section for each."""
+    lines = [
+        "# Merge methods",
+        "",
+        "Written by `alliage methods --markdown` from what each method declares.",
+        "",
+        "**block** methods are streamed, whatever the model's size; **tensor** methods hold one "
+        "parameter of every model at a time; **factors** are of LoRA, never multiplied out.",
+        "",
+        "| method | unit | needs | what it does |",
+        "| --- | --- | --- | --- |",
+        *(_row(f"[{m.name}](#{m.name})", m.unit, _needs(m), m.summary) for m in methods),
+    ]
+    for method in methods:
+        lines += ["", *_section(method)]
+    return "\n".join(lines)
+
+
+def _section(method: Method) -> Iterator[str]:
+    yield f"## {method.name}"
+    yield ""
+    yield method.summary
+    yield ""
+    yield f"- Paper: {_link(method.paper)}"
+    works = "tuned − base" if method.space == "delta" else "weights"
+    yield f"- Works on {works}, unit {method.unit}; {_passes(method)}."
+    if needs := _needs(method):
+        yield f"- Needs {needs}."
+    yield f"- {_promises(method)}"
+    if method.departures:
+        yield f"- Departures: {method.departures}"
+    if method.parameters:
+        yield ""
+        yield "| parameter | default | range | meaning |"
+        yield "| --- | --- | --- | --- |"
+    for parameter in method.parameters.values():
+        name = f"`{parameter.name}`" + (", for each model" if parameter.per_model else "")
+        allowed = str(parameter.range or ", ".join(parameter.choices))
+        yield _row(name, str(parameter.default), allowed, parameter.meaning)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '\\|') for cell in cells)} |"
+
+
+def _needs(method: Method) -> str:
+    needs = []
+    if method.models is not None:
+        needs.append(f"{method.models} model{'s' * (method.models > 1)}")
+    if method.unit == "factors":
+        needs.append("LoRA adapters")
+    if method.statistics is not None:
+        needs.append(f"statistics: {method.statistics}")
+    return ", ".join(needs)
+
+
+def _passes(method: Method) -> str:
+    return "reads every model twice" if method.first_pass else "reads every model once"
+
+
+def _promises(method: Method) -> str:
+    kept = ["models scaled together give the result scaled"] if method.homogeneous else []
+    kept += ["copies of one model give that model"] if method.identical else []
+    return f"Promises: {'; '.join([*kept, 'the same bytes, whatever the threads and blocks'])}."
+
+
+def _link(paper: str) -> str:
+    kind, _, number = paper.partition(":")
+    if kind not in ("arXiv", "doi") or " " in number:
+        return paper
+    home = "https://arxiv.org/abs/" if kind == "arXiv" else "https://doi.org/"
+    return f"[{paper}]({home}{number})"
 
 
 def _document(method: Method) -> dict[str, Any]:
@@ -45,6 +129,11 @@ def _document(method: Method) -> dict[str, Any]:
         "departures": method.departures,
         "first_pass": method.first_pass is not None,
         "needs_data": method.statistics is not None,
+        "statistics": method.statistics,
+        "models": method.models,
+        "random": method.random,
+        "identical": method.identical,
+        "homogeneous": method.homogeneous,
         "parameters": [
             {
                 "name": parameter.name,
@@ -62,12 +151,12 @@ def _document(method: Method) -> dict[str, Any]:
 
 def _print_one(method: Method) -> None:
     document = _document(method)
-    passes = "reads every model twice" if method.first_pass else "reads every model once"
     print(f"{method.name}: {method.summary}\n")
     print(f"paper       {method.paper}")
-    data = "no data" if method.statistics is None else "alliage statistics of every model"
-    print(f"unit        {method.unit}, {passes}, needs {data}")
+    print(f"unit        {method.unit}, {_passes(method)}")
+    print(f"needs       {_needs(method) or 'no data'}")
     print(f"works on    {'tuned − base' if method.space == 'delta' else 'weights'}")
+    print(f"promises    {_promises(method).partition(': ')[2]}")
     if method.departures:
         print(f"departures  {method.departures}")
     rows = [
