@@ -9,7 +9,9 @@ from alliage.merging.registry import In, PerModel, PerModelNumber, method
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SOUND = 1e-10  # the least squared pivot, of scaled equations, that can be divided by
+# Grams are stored in float32: what is smaller beside the largest may be all rounding.
+_LEAST_PIVOT = 1e-6  # squared, of equations scaled to a diagonal of ones
+_LEAST_EIGENVALUE = 2.0**-23
 
 
 @method(
@@ -73,10 +75,10 @@ def _solve(left: Tensor, right: Tensor) -> Tensor:
     scaled = left / scale / scale[:, None]
     scaled.diagonal().masked_fill_(dead, 1.0)
     factor, failed = torch.linalg.cholesky_ex(scaled)
-    if not failed and factor.diagonal().square().min() > _SOUND:
+    if not failed and factor.diagonal().square().min() > _LEAST_PIVOT:
         solved: Tensor = torch.cholesky_solve(right / scale[:, None], factor) / scale[:, None]
         return solved
     values, vectors = torch.linalg.eigh(left)
-    sound = values > len(values) * torch.finfo(torch.float32).eps * values[-1]
+    sound = values > _LEAST_EIGENVALUE * values[-1]
     smallest: Tensor = (vectors[:, sound] / values[sound]) @ (vectors[:, sound].mT @ right)
     return smallest
