@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.names import align, is_task_head
+from alliage.checkpoints.names import is_task_head
 from alliage.data import Task
 from alliage.data.task import GENERATIVE
 from alliage.errors import AlliageError, Problem
@@ -27,6 +27,9 @@ from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.search.held import Held
 from alliage.search.questions import Question
+
+_FIRST = 1000.5  # number of a checkpoint's first tensor: no initialisation gives such values
+_MERGE = "It cannot be searched in memory: write merges (alliage merge) and evaluate them."
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,10 @@ class Candidates:
             head = self._fitting_head(checkpoint, question.task)
         classifier = load_classifier(checkpoint, question.task, head=head)
         classifier.model.to(self.settings.device).requires_grad_(False)
-        parameters = _parameters(classifier.model, checkpoint)
+        numbered = load_classifier(
+            cast(Checkpoint, _Numbered(checkpoint)), question.task, head=head
+        )
+        parameters = _parameters(classifier.model, numbered.model, checkpoint)
         held = _tensors(classifier.model)
         for name, own in parameters.items():
             shared = self.targets.setdefault(name, held[own].data)
@@ -185,28 +191,50 @@ def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _parameters(model: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+def _parameters(
+    model: torch.nn.Module, numbered: torch.nn.Module, checkpoint: Checkpoint
+) -> dict[str, str]:
     """Name in the checkpoint -> name in the model that was loaded from it.
+
+    The two differ, as transformers renames weights when it loads them. So another model was loaded
+    from tensors that hold nothing but their own number.
 
     Raises:
         AlliageError: the model holds weights that the checkpoint has otherwise.
     """
-    specs: Mapping[str, Any] = checkpoint.specs()
+    names = [name for name, spec in checkpoint.specs().items() if spec.is_weight]
     held, stored = _tensors(model), set(model.state_dict())
-    names = {name: tensor for name, tensor in held.items() if name in stored}
-    pairs = align([name for name, spec in specs.items() if spec.is_weight], names).pairs
-    same = {held[own].data_ptr() for own in pairs.values()}
+    pairs: dict[str, str] = {}
     problems = []
-    for own, tensor in names.items():
-        known = own in pairs.values() or tensor.data_ptr() in same or is_task_head(own)
-        if not known and tensor.is_floating_point():
+    for own, tensor in _tensors(numbered).items():
+        if own not in stored or not tensor.is_floating_point():
+            continue
+        place = tensor.flatten()[:1].item() - _FIRST
+        if place in range(len(names)) and (tensor == place + _FIRST).all():
+            pairs.setdefault(names[int(place)], own)
+        elif not is_task_head(own):
             problems.append(Problem(own, "is no tensor of the checkpoint."))
     for name, own in pairs.items():
         if not torch.equal(held[own].cpu(), checkpoint.read(name).float()):
             problems.append(Problem(name, f"has other values than {own} of the loaded model."))
     if problems:
-        what = (
-            f"{type(model).__name__} holds weights otherwise than the files: no search in memory."
-        )
-        raise AlliageError([Problem(checkpoint.name, what), *problems[:8]])
+        what = f"{type(model).__name__} holds weights otherwise than the files do."
+        raise AlliageError([Problem(checkpoint.name, what, _MERGE), *problems[:8]])
     return pairs
+
+
+class _Numbered:
+    """A checkpoint whose tensors are filled with their numbers."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        names = [name for name, spec in checkpoint.specs().items() if spec.is_weight]
+        self._places = {name: place for place, name in enumerate(names)}
+
+    def read(self, name: str) -> Tensor:
+        if name not in self._places:
+            return self._checkpoint.read(name)
+        return torch.full(self._checkpoint.specs()[name].shape, self._places[name] + _FIRST)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checkpoint, name)

@@ -52,7 +52,7 @@ class Question:
         """The metric of a model's answers.
 
         Raises:
-            UsageError: it is not defined for them, as a correlation of equal numbers is not.
+            UsageError: it is not among what they tell, as exact match where nothing is written.
         """
         if self.metric == ENTROPY:
             assert isinstance(answers, Answers)
@@ -63,7 +63,11 @@ class Question:
         evidence = weigh(self.task, answers)
         if self.metric in evidence.whole:
             return evidence.whole[self.metric](np.arange(len(evidence.tally)))
-        return evidence.tally.values()[self.metric]
+        found = evidence.tally.values()
+        if self.metric not in found:
+            what = f"{self.metric} is not measured here."
+            raise UsageError(Problem(self.task.name, what, nearest(self.metric, found)))
+        return found[self.metric]
 
 
 def questions(
@@ -100,7 +104,7 @@ def questions(
         problems.append(Problem("--metric", "goes with scores: entropy is a metric itself."))
     found = []
     for task in tasks:
-        chosen = ENTROPY if criterion == "entropy" else metric or _main_metric(task)
+        chosen = ENTROPY if criterion == "entropy" else metric or _main_metric(task, split)
         if chosen == ENTROPY and task.kind in ("regression", "text-generation"):
             what = f"is a {task.kind} task: its answers have no entropy over labels."
             problems.append(Problem(task.name, what, "Use the criterion score."))
@@ -128,8 +132,11 @@ def mean_entropy(answers: Answers) -> float:
     return float(-np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(axis=1).mean())
 
 
-def _main_metric(task: Task) -> str:
+def _main_metric(task: Task, split: str) -> str:
     known = known_metrics(task)
+    examples = task.examples(split)
+    if task.kind == "text-generation" and examples and not examples[0].inputs[0]:
+        return "perplexity"  # plain language modelling: nothing is written
     wanted = _MAIN if task.has_entities else tuple(each for each in _MAIN if each != "f1")
     return next(metric for metric in wanted if metric in known)
 
