@@ -1,7 +1,7 @@
 """Sums of low-rank products BᵢAᵢ in float64, by their factors: never the dense matrix.
 
-What has no weight beside the largest singular value, S ≤ max(m, n)·eps·S₁, counts as zero, so that
-adapters that repeat one another add no directions of rounding errors.
+Singular values that rounding alone can make, S ≤ max(m, n)·eps·‖B‖‖A‖, count as zero: adapters that
+repeat or cancel one another leave no directions of errors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def thin_svd(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     left, upper = torch.linalg.qr(B)
     right, lower = torch.linalg.qr(A.T)
     U, S, Vt = torch.linalg.svd(upper @ lower.T, full_matrices=False)
-    count = _significant(S, max(len(B), A.shape[1]))
+    largest = float(torch.linalg.matrix_norm(upper)) * float(torch.linalg.matrix_norm(lower))
+    count = _significant(S, largest, max(len(B), A.shape[1]))
     return left @ U[:, :count], S[:count], Vt[:count] @ right.T
 
 
@@ -37,7 +38,8 @@ def left_basis(B: Tensor) -> Tensor:
 
     left, upper = torch.linalg.qr(B)
     U, S, _ = torch.linalg.svd(upper, full_matrices=False)
-    basis: Tensor = left @ U[:, : _significant(S, len(B))]
+    largest = float(torch.linalg.matrix_norm(upper))
+    basis: Tensor = left @ U[:, : _significant(S, largest, len(B))]
     return basis
 
 
@@ -48,10 +50,9 @@ def common_left_basis(B: Sequence[Tensor], A: Sequence[Tensor]) -> Tensor:
     """
     import torch
 
-    rows = [torch.linalg.qr(a.double().T).R for a in A if len(a)]
-    columns = [b.double() for b in B if b.shape[1]]
+    rows = [torch.linalg.qr(a.double().T).R for a in A]
     return left_basis(
-        torch.cat([b @ upper.T for b, upper in zip(columns, rows, strict=True)], dim=1)
+        torch.cat([b.double() @ upper.T for b, upper in zip(B, rows, strict=True)], dim=1)
     )
 
 
@@ -61,10 +62,7 @@ def split_evenly(U: Tensor, S: Tensor, Vt: Tensor) -> tuple[Tensor, Tensor]:
     return (U * roots).float(), (roots[:, None] * Vt).float()
 
 
-def _significant(S: Tensor, size: int) -> int:
+def _significant(values: Tensor, largest: float, size: int) -> int:
     import torch
 
-    if not len(S):
-        return 0
-    zero = float(S[0]) * size * torch.finfo(S.dtype).eps
-    return int((S > zero).sum())
+    return int((values > largest * size * torch.finfo(values.dtype).eps).sum())
