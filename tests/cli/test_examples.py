@@ -14,6 +14,8 @@ EXAMPLES = [
     if name != "demo"  # takes minutes; tests/integration runs it
 ]
 NEEDS = {
+    "apply": ["alliage merge --method emr --base base sentiment topics -o merged"],
+    "signs": ["alliage signs sentiment --base base -o oracle.safetensors"],
     "report": ["alliage evaluate sentiment --task sentiment-data -o results"],
     "verify": ["alliage merge merge.yml -o merged"],
 }

@@ -11,7 +11,6 @@ from alliage.errors import Problem, UsageError
 
 EXAMPLES = (
     "alliage apply sentiment-lora -o sentiment-full",
-    "alliage apply topics-lora --base base --scale 0.5 --dtype bfloat16 -o half",
     "alliage apply merged --task topics -o topics-rebuilt",
 )
 

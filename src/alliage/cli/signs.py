@@ -10,7 +10,7 @@ from alliage.cli import console
 from alliage.errors import Problem, UsageError
 
 EXAMPLES = (
-    "alliage signs multitask --base base -o oracle.safetensors",
+    "alliage signs topics --base base -o topics.safetensors",
     "alliage merge --method ties --signs oracle.safetensors --base base sentiment topics -o merged",
 )
 
