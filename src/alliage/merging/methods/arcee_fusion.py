@@ -23,6 +23,7 @@ _FENCE = 1.5  # of interquartile ranges above the median
     "random if there are more. Importances are computed in float64.",
     models=2,
     homogeneous=False,
+    identical=True,
 )
 def arcee_fusion(weights: Tensor) -> Tensor:
     """Take from b the entries whose change from a is important, and all others from a.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     space="weight",
     paper="arXiv:2203.05482",
     departures="The paper's shares are equal or chosen greedily; here they are given.",
+    identical=True,
 )
 def average(
     weights: Tensor,

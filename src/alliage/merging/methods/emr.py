@@ -25,6 +25,7 @@ def agreeing(deltas: Tensor, merged: Tensor, **_: Any) -> Tensor:
     "adds up means of tensors, so that small tensors count as much as large ones. The merged "
     "weights are rounded to the output's type before a task is rebuilt from them.",
     masks=Masks(agreeing, rescale=True),
+    identical=True,
 )
 def emr(deltas: Tensor) -> Tensor:
     """Elect a sign for each parameter, and take the largest entry that has it.

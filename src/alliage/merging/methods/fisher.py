@@ -76,6 +76,7 @@ class FisherNorms:
     "model's data do not touch has no information, and counts with the floor.",
     first_pass=FisherNorms,
     statistics="fisher",
+    identical=True,
 )
 def fisher(
     weights: Tensor,

@@ -34,6 +34,7 @@ _NEAR = 1e-9  # of the largest distance: where a model is hit, shares would be i
     "is found by its own condition (Vardi and Zhang 2000). The median is searched in coordinates "
     "of the models, until it stands still.",
     first_pass=Distances,
+    identical=True,
 )
 def geometric_median(
     weights: Tensor,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     departures="The mean is computed in coordinates of the models, in float64. A direction "
     "opposite to the mean, to which no shortest way is singled out, pulls no way.",
     first_pass=Products,
+    identical=True,
 )
 def karcher(
     weights: Tensor,

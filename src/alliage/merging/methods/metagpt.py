@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     space="delta",
     paper="arXiv:2406.11385",
     first_pass=SquaredNorms,
+    identical=True,
 )
 def metagpt(deltas: Tensor, *, squares: Table | None = None) -> Tensor:
     """Add the task vectors, each by its share of all squared norms: Σ λᵢτᵢ.

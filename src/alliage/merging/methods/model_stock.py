@@ -21,6 +21,7 @@ _SINGULAR = 1e-6  # |1 + (N−1)c| below which the ratio says nothing
     departures="Where the task vectors cancel, so that t has no bound, the base stays. Cosines are "
     "those of the vectors as they are; mergekit and sd-mecha take products of norms below 1e-6 as "
     "1e-6. One model is its own average: c = 1. A filter is all that makes one output.",
+    identical=True,
 )
 def model_stock(deltas: Tensor, *, filter_wise: bool = False) -> Tensor:
     """Average the task vectors and take t of the way: t = Nc / (1 + (N−1)c), c their mean cosine.

@@ -27,6 +27,7 @@ _CANCELLED = 1e-8  # a mean of unit vectors that is no direction
     paper=_SOURCE,
     departures=_DEPARTURES,
     first_pass=Products,
+    identical=True,
 )
 def multislerp(
     weights: Tensor,
@@ -58,6 +59,7 @@ def multislerp(
     paper=_SOURCE,
     departures=_DEPARTURES,
     first_pass=Products,
+    identical=True,
 )
 def multislerp_delta(
     deltas: Tensor,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     "as a step of at most t there is nothing to divide.",
     models=2,
     homogeneous=False,
+    identical=True,
 )
 def nearswap(weights: Tensor, *, t: Annotated[float, In(0)] = 1e-4) -> Tensor:
     """Move each weight from a towards b, by t at the most: a + max(−t, min(t, b − a)).

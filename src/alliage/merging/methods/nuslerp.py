@@ -27,6 +27,7 @@ _ZERO = 1e-7  # a norm that is no direction
     paper=_SOURCE,
     departures=_DEPARTURES,
     models=2,
+    identical=True,
 )
 def nuslerp(
     weights: Tensor,
@@ -55,6 +56,7 @@ def nuslerp(
     paper=_SOURCE,
     departures=_DEPARTURES,
     models=2,
+    identical=True,
 )
 def nuslerp_delta(
     deltas: Tensor,

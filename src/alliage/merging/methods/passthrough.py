@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method("passthrough", unit="block", space="weight", paper="arXiv:2312.15166", models=1)
+@method(
+    "passthrough",
+    unit="block",
+    space="weight",
+    paper="arXiv:2312.15166",
+    models=1,
+    identical=True,
+)
 def passthrough(
     weights: Tensor, *, scale: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0
 ) -> Tensor:

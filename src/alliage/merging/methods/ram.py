@@ -51,7 +51,13 @@ class UniqueRescaling:
         return {"factors": _factors(self._shared, self._unique, given["r"], given["alpha"])}
 
 
-@method("ram", unit="block", space="delta", paper="arXiv:2601.13572")
+@method(
+    "ram",
+    unit="block",
+    space="delta",
+    paper="arXiv:2601.13572",
+    identical=True,
+)
 def ram(deltas: Tensor, *, epsilon: Annotated[float, In(0)] = 1e-5) -> Tensor:
     """Average each parameter over the models that changed it, and those alone.
 
@@ -76,6 +82,7 @@ def ram(deltas: Tensor, *, epsilon: Annotated[float, In(0)] = 1e-5) -> Tensor:
     departures="r and α are those of the authors' code (a rescale factor of 1.2, ρ bounded by 1). "
     "`over` lets tensors and modules be counted apart, which is mergekit's reading.",
     first_pass=UniqueRescaling,
+    identical=True,
 )
 def ram_plus(
     deltas: Tensor,

@@ -23,6 +23,7 @@ _LEAST_EIGENVALUE = 2.0**-23
     "shares wᵢ are not in the paper. Directions that no input has keep the average, where the "
     "paper's inverse does not exist.",
     statistics="regmean",
+    identical=True,
 )
 def regmean(
     weights: Tensor,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     departures="As for regmean. The inputs come from alliage statistics regmean++, which merges the "
     "layers in their order for them; the merge itself runs no model.",
     statistics="regmean_plus_plus",
+    identical=True,
 )
 def regmean_plus_plus(
     weights: Tensor,

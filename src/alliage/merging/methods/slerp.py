@@ -63,6 +63,7 @@ class Cosine:
     "their directions, as is usual for models. Nearly parallel tensors are interpolated linearly.",
     first_pass=Cosine,
     models=2,
+    identical=True,
 )
 def slerp(
     weights: Tensor,

@@ -44,18 +44,20 @@ def _merge(deltas: Tensor, steps: int) -> Tensor:
     import torch
 
     merged = deltas.sum(dim=0, dtype=torch.float64)
-    within = merged.new_zeros(merged.shape[1], merged.shape[1])
+    norms = [float(delta.double().norm()) for delta in deltas]
+    some = [(delta.double(), norm) for delta, norm in zip(deltas, norms, strict=True) if norm]
     wanted = torch.zeros_like(merged)
-    for delta in deltas:
-        task = delta.double()
-        square = float(task.square().sum())
-        if square == 0:
-            continue
-        products = (task.mT @ task).div_(square)
-        within += products
-        wanted += task @ products
+    for task, norm in some:
+        wanted += (task @ task.mT) @ task / norm**2
+    rows = torch.cat([task / norm for task, norm in some]) if some else merged * 0
+    del some
+    # G is the rows' product; where it would be larger than they are, it is not formed.
+    wide = rows.shape[1] > rows.shape[0]
+    within = rows if wide else rows.mT @ rows
+    del rows
     optimiser = torch.optim.Adam([merged], lr=_RATE)
     for _ in range(steps):
-        merged.grad = (merged @ within).sub_(wanted).mul_(2)
+        pulled = (merged @ within.mT) @ within if wide else merged @ within
+        merged.grad = pulled.sub_(wanted).mul_(2)
         optimiser.step()
     return merged
