@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import polar
 
-from alliage.merging import get_method
-from alliage.merging.spectral import merged_matrices, noise, orthogonalised, singular
+from alliage.merging import get_method, plan
+from alliage.merging.spectral import WORK, merged_matrices, noise, orthogonalised, singular
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
+from tests.merging.test_odd_inputs import recipe
 
 SPECTRAL = ("tsv_m", "iso_c", "iso_cts", "svc", "star", "wudi")
 METHODS = pytest.mark.parametrize("name", SPECTRAL)
@@ -150,3 +151,10 @@ def test_the_engine_merges_each_parameter_whole(name, tmp_path):
     for key in SHAPES:
         merged = get_method(name)(deltas_of(models, key))
         close(found[key], models[0][key] + merged)
+
+
+@METHODS
+def test_the_memory_of_decompositions_is_planned(name, tmp_path):
+    checkpoints(tmp_path)
+    # of the largest matrix: five float32 copies of each of three models, four more, and the work
+    assert plan(recipe(tmp_path, name, "abc")).least_memory == 4 * 150 * 100 * (5 * 3 + 4 + WORK)

@@ -220,6 +220,8 @@ class Method:
         models: how many models it merges; None: any number.
         identical: whether it promises that copies of one model give that model, by its defaults.
         homogeneous: whether models that are scaled together give the result scaled.
+        work: of unit "tensor": how much decompositions take beside the models' and the result's
+            tensors, in float32 tensors of one model.
         masks: how each model is rebuilt from what the method merges; None: it is not.
         rank: of unit "factors": (the adapters' ranks, 0 where one does not adapt the module, d_out,
             d_in, **parameters) -> the result's rank at the most, and whether it is certain before
@@ -244,11 +246,13 @@ class Method:
     models: int | None
     identical: bool
     homogeneous: bool
+    work: int
     masks: Masks | None
     rank: ResultRank | None
     statistics: StatisticsKind | None
     parameters: Mapping[str, Parameter]
     summary: str
+
     @property
     def takes_signs(self) -> bool:
         """Whether given signs can replace those that it elects: it takes them as `signs`."""
@@ -271,6 +275,7 @@ def method(
     models: int | None = None,
     identical: bool = False,
     homogeneous: bool = True,
+    work: int = 0,
     masks: Masks | None = None,
     rank: ResultRank | None = None,
     statistics: StatisticsKind | None = None,
@@ -298,6 +303,7 @@ def method(
             models=models,
             identical=identical,
             homogeneous=homogeneous,
+            work=work,
             masks=masks,
             rank=rank,
             statistics=statistics,

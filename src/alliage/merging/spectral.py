@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+WORK = 24  # float32 tensors that a method needs for its float64 decompositions, as measured
+
+
 class Singular(NamedTuple):
     """The directions of a matrix U·diag(s)·Vᵀ that are more than rounding errors.
 

@@ -41,7 +41,7 @@ def test_one_task_stays_what_it_is():
     assert torch.equal(wudi(task), task[0])
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 9), (2, 9, 6)])
+@pytest.mark.parametrize("shape", [(3, 6, 9), (2, 9, 6), (2, 3, 20)])
 def test_it_is_adam_on_its_loss(shape):
     deltas = small(*shape)
     tasks = deltas.double()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method
-from alliage.merging.spectral import merged_matrices, singular
+from alliage.merging.spectral import WORK, merged_matrices, singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. Directions that "
     "are rounding errors of float32 are left out instead of being made as large as the others; "
     "the mean is over those that there are, so that the nuclear norm stays.",
+    work=WORK,
 )
 def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
     """Add the task matrices and make all singular values of the sum their mean.

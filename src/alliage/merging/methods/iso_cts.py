@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method
-from alliage.merging.spectral import Singular, merged_matrices, orthogonalised, singular
+from alliage.merging.spectral import WORK, Singular, merged_matrices, orthogonalised, singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. Directions that "
     "are rounding errors of float32 take no part. The common directions are taken out on the "
     "side of the rows as they are stored, the outputs; GPT-2 stores the inputs there.",
+    work=WORK,
 )
 def iso_cts(
     deltas: Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method
-from alliage.merging.spectral import merged_matrices, singular
+from alliage.merging.spectral import WORK, merged_matrices, singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     paper="arXiv:2502.10339",
     departures="Every matrix is truncated, embeddings too, and kernels of convolutions as "
     "[out, rest]; what is a vector, or has one row or column, is averaged as it is.",
+    work=WORK,
 )
 def star(deltas: Tensor, *, eta: Annotated[float, In(0, 1, open_low=True)] = 0.4) -> Tensor:
     """Keep each task's largest singular directions, rescale them to its nuclear norm, average.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method, weighted_sum
-from alliage.merging.spectral import merged_matrices, noise, singular
+from alliage.merging.spectral import WORK, merged_matrices, noise, singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     "or column, is added up with λ. A task's response that is a rounding error of float32 counts "
     "as none: its coefficient would be the quotient of two rounding errors. Equal singular values "
     "leave their directions open, and with them the coefficients.",
+    work=WORK,
 )
 def svc(
     deltas: Tensor,

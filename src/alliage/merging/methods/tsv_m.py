@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method
-from alliage.merging.spectral import merged_matrices, orthogonalised, singular
+from alliage.merging.spectral import WORK, merged_matrices, orthogonalised, singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. Directions that "
     "are rounding errors of float32 take no part, and dependent ones share their place instead of "
     "being completed by chance. With more models than ranks each keeps one direction, not none.",
+    work=WORK,
 )
 def tsv_m(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
     """Keep each task's largest singular directions and make all of them orthogonal.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, method
-from alliage.merging.spectral import merged_matrices
+from alliage.merging.spectral import WORK, merged_matrices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ _RATE = 1e-5  # of Adam, the paper's
     "its closed form, in float64. A task that does not change a matrix has no say in it. The "
     "inputs are taken to be the columns as they are stored; GPT-2 stores them as rows.",
     homogeneous=False,
+    work=WORK,
 )
 def wudi(deltas: Tensor, *, steps: Annotated[int, In(0, 10**6)] = 300) -> Tensor:
     """Start from the sum and lessen what it differs from each task in the task's own directions.

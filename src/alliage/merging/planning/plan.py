@@ -172,7 +172,7 @@ class Plan:
     def _bytes_per_element(self) -> int:
         """Of a block, in one worker: float32 tensors of all models, of the base and the result."""
         copies = _COPIES + (2 if self.statistics else 0)
-        return 4 * (copies * self.sources_at_once + 4)
+        return 4 * (copies * self.sources_at_once + 4 + self.method.work)
 
     def memory_for(
         self, workers: int, block: int = SMALLEST_BLOCK, *, measured: bool = False
