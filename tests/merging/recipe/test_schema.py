@@ -40,7 +40,7 @@ def test_parameters_for_all_and_for_one():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"method": "tise", "models": ["a"]}, "Did you mean 'ties'?"),
+        ({"method": "tise", "models": ["a"]}, "Did you mean 'ties'"),
         ({"metod": "ties", "models": ["a"]}, "unknown key metod. Did you mean 'method'"),
         ({"method": "ties"}, "models: Field required"),
         ({"method": "ties", "models": []}, "models: Field required, or slices instead"),

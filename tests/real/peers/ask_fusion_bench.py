@@ -1,4 +1,4 @@
-"""FusionBench's TIES: its function on vectors, and its algorithm as its own settings make it."""
+"""FusionBench's TIES, on vectors and as an algorithm of its own settings, and its MagMax."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import fusion_bench
 import torch
 from answering import answer
-from fusion_bench.method import TiesMergingAlgorithm
+from fusion_bench.method import BaseAlgorithm, TiesMergingAlgorithm
 from fusion_bench.method.ties_merging.ties_merging_utils import ties_merging
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -27,17 +27,30 @@ def ties_merging_by_default() -> TiesMergingAlgorithm:
     return instantiate(OmegaConf.load(SETTINGS / "ties_merging.yaml"))
 
 
+def magmax_by_default(models: torch.Tensor, *, sizes: list[int]) -> torch.Tensor:
+    """The merged model, as for `ties_by_default`."""
+    return _merged(instantiate(OmegaConf.load(SETTINGS / "magmax" / "magmax.yaml")), models, sizes)
+
+
 def ties_by_default(models: torch.Tensor, *, sizes: list[int]) -> torch.Tensor:
     """The merged model of models [n, d], the first the base, each of parts with some sizes."""
+    return _merged(ties_merging_by_default(), models, sizes)
 
+
+def _merged(algorithm: BaseAlgorithm, models: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     def module(row: torch.Tensor) -> nn.Module:
         return nn.ParameterList(nn.Parameter(part.clone()) for part in row.split(sizes))
 
     names = ["_pretrained_", *(f"tuned{number}" for number in range(1, len(models)))]
     pool = {name: module(row) for name, row in zip(names, models, strict=True)}
-    merged = ties_merging_by_default().run(pool)
-    return nn.utils.parameters_to_vector(merged.parameters()).detach()
+    return nn.utils.parameters_to_vector(algorithm.run(pool).parameters()).detach()
 
 
 if __name__ == "__main__":
-    answer({"ties": ties, "ties_by_default": ties_by_default})
+    answer(
+        {
+            "ties": ties,
+            "ties_by_default": ties_by_default,
+            "magmax_by_default": magmax_by_default,
+        }
+    )
