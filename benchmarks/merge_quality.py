@@ -55,6 +55,10 @@ _VISION = {
     "image_size": 32, "patch_size": 4, "num_channels": 1, "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
 }  # fmt: skip
+_STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
+_STEPS = 300  # of AdaMerging
+# Coefficients learned without labels, for each model or each of its tensors.
+LEARNED = {"ada_merging_task": "task", "ada_merging_layer": "layer"}
 _UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
@@ -141,7 +145,7 @@ def _run(name: str, family: Family, home: Path) -> None:
                 pool.submit(_merged if method else _singles, family, home, seed, method)
                 for seed in SEEDS
             ]
-            for method in ("", *methods_for(name))
+            for method in ("", *methods_for(name), *LEARNED)
         }
         found = {
             method: [future.result() for future in futures] for method, futures in waiting.items()
@@ -177,25 +181,41 @@ def methods_for(name: str) -> list[str]:
 
 
 def _prepare(family: Family, home: Path) -> None:
-    """The base, and a model for each task and seed."""
+    """The base, a model for each task and seed, and what merges need to know of them."""
     for link, target in (("encoder", encoder_folder()), ("data", DATA.resolve())):
         if not (home / link).exists():
             (home / link).symlink_to(target)
     (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
     if family.base == "base" and not (home / "base").exists():
         _make_image_base(home)
-    commands = []
+    tuned, collected = [], []
     for seed in SEEDS:
         for task, ref in family.tasks.items():
-            if (home / f"{task}-{seed}").exists():
-                continue
-            recipe = home / f"tune-{task}-{seed}.yml"
+            model = f"{task}-{seed}"
+            recipe = home / f"tune-{model}.yml"
             content = {"model": family.base, "task": ref, "seed": seed, **family.recipe}
             recipe.write_text(yaml.safe_dump(content))
-            commands.append(f"tune {recipe.name} -o {task}-{seed}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(lambda words: alliage(words, home), commands):
-            print(f"$ {done.command}\n{done.printed}", flush=True)
+            tuned.append((model, f"tune {recipe.name} -o {model}"))
+            for kind in ("fisher", "regmean"):
+                out = f"{model}/{kind}.safetensors"
+                options = f"--task {ref} --examples {_STATISTICS} -o {out}"
+                collected.append((out, f"statistics {kind} {model} {options}"))
+        models = " ".join(f"{task}-{seed}" for task in family.tasks)
+        tasks = " ".join(f"--task {ref}" for ref in family.tasks.values())
+        options = f"{tasks} --examples {_STATISTICS} -o regmean++-{seed}"
+        collected.append((f"regmean++-{seed}", f"statistics regmean++ {models} {options}"))
+        together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
+        (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
+        for method, by in LEARNED.items():
+            options = f"{tasks} --ada-merging {by} --steps {_STEPS} --limit {SCORED}"
+            learned = f"{method}-{seed}-learned"
+            words = f"search together-{seed}.yml {options} --seed {seed} --threads 1 -o {learned}"
+            collected.append((learned, words))
+    for stage in (tuned, collected):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            lacking = [words for out, words in stage if not (home / out).exists()]
+            for done in pool.map(lambda words: alliage(words, home), lacking):
+                print(f"$ {done.command}\n{done.printed}", flush=True)
 
 
 def _make_image_base(home: Path) -> None:
@@ -243,20 +263,30 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
     """A merge of all tasks' models, with the method's default settings, on every task."""
     from alliage.merging import describe
 
-    models = [home / f"{task}-{seed}" for task in family.tasks]
     out = home / f"{method}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     program = Path(sys.executable).with_name("alliage")
-    done = measure(
-        [program, "merge", "--method", method, "--base", home / family.base, *models, "-o", out]
-    )
-    if describe(method).unit == "factors":
+    done = measure([program, "merge", _recipe(family, home, seed, method), "-o", out])
+    if method not in LEARNED and describe(method).unit == "factors":
         whole = home / f"{method}-{seed}-whole"
         shutil.rmtree(whole, ignore_errors=True)
         measure([program, "apply", out, "-o", whole])
         out = whole
     accuracy, error = _score(home, out, family.tasks)
     return Scored(accuracy, error, done.wall, done.anonymous)
+
+
+def _recipe(family: Family, home: Path, seed: int, method: str) -> Path:
+    if method in LEARNED:
+        return home / f"{method}-{seed}-learned" / "best.yml"
+    models = [{"model": f"{task}-{seed}"} for task in family.tasks]
+    if method == "regmean_plus_plus":
+        for entry in models:
+            entry["statistics"] = f"regmean++-{seed}/{entry['model']}.safetensors"
+    recipe = home / f"{method}-{seed}.yml"
+    content = {"method": method, "base": family.base, "models": models}
+    recipe.write_text(yaml.safe_dump(content))
+    return recipe
 
 
 def _score(
@@ -340,7 +370,9 @@ def _note(name: str, family: Family, minutes: float) -> str:
         f"class, and the task is left out of the means. Tuned from {base}: the head alone for "
         f"{family.recipe['head_epochs']} epochs, then all for {epochs}, on at most {limit:,} "
         "examples. Merged with the methods' default settings, nothing searched, answering with "
-        "their parents' heads. s, MiB: the whole merging command, start-up included, and its peak "
-        f"anonymous memory. {minutes:.0f} minutes in all, one thread for each process and as many "
-        "processes as cores."
+        "their parents' heads; ada_merging is task arithmetic with coefficients that minimise "
+        f"entropy on {SCORED} examples of each validation split without their labels, in {_STEPS} "
+        f"steps; fisher and regmean know {_STATISTICS} training examples of each task. s, MiB: the "
+        f"whole merging command, start-up included, and its peak anonymous memory. {minutes:.0f} "
+        "minutes in all, one thread for each process and as many processes as cores."
     )
