@@ -14,7 +14,6 @@ from alliage.merging.registry import (
     Scope,
     method,
     partial_sums,
-    weighted_sum,
 )
 from alliage.merging.thresholds import RankThresholds
 from alliage.merging.trimming import stays, whole_thresholds
@@ -61,7 +60,7 @@ class Selection:
         if self._selected is not None:
             quota = self._selected.get("quota")
             kept = _select(tensors, self._selected["thresholds"], quota and quota[place])
-            squares = [partial_sums(row.double().square()) for row in kept]
+            squares = [partial_sums(row.double().square_()) for row in kept]
             with self._lock:
                 self._squares[place] = squares
         elif self._search is not None:
@@ -149,9 +148,16 @@ def sce(
 
 def _variance(deltas: Tensor) -> Tensor:
     """[1, ...], between the models, and exactly zero where they are equal."""
-    values = deltas.double()
-    mean = weighted_sum(values, 1.0) / len(values)
-    return (weighted_sum((values - mean).square(), 1.0) / len(values)).float()[None]
+    import torch
+
+    mean = torch.zeros_like(deltas[0], dtype=torch.float64)
+    for delta in deltas:
+        mean += delta
+    mean /= len(deltas)
+    total = torch.zeros_like(mean)
+    for delta in deltas:
+        total += (delta - mean).square_()
+    return total.div_(len(deltas)).float()[None]
 
 
 def _select(deltas: Tensor, threshold: Sequence[float], quota: Sequence[int] | None) -> Tensor:
