@@ -1,0 +1,262 @@
+"""A search's table against merging each point to disk and evaluating it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import alliage
+from alliage.errors import AlliageError, UsageError
+from alliage.merging import load_recipe, plan, run
+from alliage.search import trials as module
+from alliage.search.candidates import Candidates
+from alliage.search.questions import questions
+from alliage.search.recipe_file import load_search
+from alliage.search.running import Machine, search_points
+from alliage.search.space import Search, parse_spaces
+from alliage.search.trials import STUDY, open_study
+
+GRID = [
+    {
+        "method": "ties",
+        "parameters": {"density": [0.1, 0.4], "scale": {"low": 1, "high": 3, "step": 1}},
+    },
+    {"method": "task_arithmetic", "parameters": {"scale": [0.3, 2.0]}},
+]
+HEADS = {"mood": "sentiment", "themes": "topics"}
+
+
+def points(recipe, content):
+    return parse_spaces(content, recipe, "recipe")
+
+
+def table(outcome):
+    return [(t.method, dict(t.parameters), t.score and t.score.by_task) for t in outcome.trials]
+
+
+def test_an_exhaustive_grid_by_files_says_the_same(recipe, tasks, asked, tmp_path):
+    found = search_points(recipe(), points(recipe(), GRID), asked, tmp_path / "found")
+    assert len(found.trials) == 2 * 3 + 2
+    space = Search(recipe(), points(recipe(), GRID))
+    by_files = []
+    for number, point in enumerate(space.grid()):
+        run(plan(space.recipe_at(point)), tmp_path / str(number))
+        scores = tuple(
+            alliage.evaluate(tmp_path / str(number), task, head=HEADS[task.name])[
+                task.name
+            ].metrics["accuracy"]
+            for task in tasks
+        )
+        by_files.append((point[0].method, dict(point[1]), scores))
+    assert table(found) == by_files
+    means = [sum(scores) / 2 for _, _, scores in by_files]
+    assert len(set(means)) > 1
+    assert found.score.value == max(means)
+    best = Search(recipe(), points(recipe(), GRID)).grid()[means.index(max(means))]
+    assert found.recipe == space.recipe_at(best)
+
+
+def test_the_best_recipe_merges_to_the_best_score(recipe, tasks, asked, tmp_path, monkeypatch):
+    found = search_points(recipe(), points(recipe(), GRID), asked, tmp_path / "found")
+    monkeypatch.chdir(tmp_path)  # its paths count from its own folder
+    again = load_recipe(found.path)
+    assert (again.method, again.parameters) == (found.recipe.method, found.recipe.parameters)
+    run(plan(again), tmp_path / "merged")
+    scores = [
+        alliage.evaluate(tmp_path / "merged", task, head=HEADS[task.name])[task.name]
+        for task in tasks
+    ]
+    assert [each.metrics["accuracy"] for each in scores] == list(found.score.by_task)
+    assert found.path.read_text().startswith("# alliage search: the best of 8 merges, ")
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(recipe, asked, tmp_path, endless):
+    values = {"low": 0.5, "high": 3.0} if endless else [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    content = {"parameters": {"scale": values, "density": {"low": 0.05, "high": 0.9}}}
+    if not endless:
+        content["parameters"]["density"] = [0.2, 0.4]
+    settings = {"trials": 12, "seed": 5}
+    spaces = points(recipe(), content)
+    whole = search_points(recipe(), spaces, asked, tmp_path / "whole", **settings)
+
+    class Cut(Exception):
+        pass
+
+    def cut(stage, done, total):
+        if done == 4:
+            raise Cut
+
+    with pytest.raises(Cut):
+        search_points(recipe(), spaces, asked, tmp_path / "cut", on_event=cut, **settings)
+    with pytest.raises(UsageError, match=r"a search is here already\. .*--resume"):
+        search_points(recipe(), spaces, asked, tmp_path / "cut", **settings)
+    again = search_points(recipe(), spaces, asked, tmp_path / "cut", resume=True, **settings)
+    assert table(again) == table(whole)
+    assert again.recipe == whole.recipe
+    if endless:
+        assert len({str(each) for each in table(whole)}) == 12
+    # It is complete: nothing is scored once more.
+    done = search_points(recipe(), spaces, asked, tmp_path / "cut", resume=True, **settings)
+    assert [t.seconds for t in done.trials] == [t.seconds for t in again.trials]
+
+
+def test_a_killed_process_leaves_a_search_that_goes_on(family, recipe, asked, tmp_path):
+    program = textwrap.dedent("""
+        import os, signal, sys
+        from alliage.search import trials
+        from alliage.search.candidates import Score
+        from alliage.merging import parse_recipe
+        from alliage.search.space import Search, parse_spaces
+        recipe = parse_recipe({"method": "ties", "base": "b", "models": ["a"]})
+        content = {"parameters": {"scale": {"low": 0, "high": 9}}}
+        space = Search(recipe, parse_spaces(content, recipe, "here"))
+        def score(made):
+            if len(seen) == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen.append(made.parameters["scale"])
+            return Score(-(made.parameters["scale"] - 3) ** 2, ())
+        seen = []
+        from pathlib import Path
+        study = trials.open_study(Path(sys.argv[1]), {}, maximise=True, resume=True)
+        found = trials.search(study, space, score, maximise=True, trials=15)
+        print([t.parameters["scale"] for t in found.trials])
+        """)
+
+    def attempt(folder, die):
+        return subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / folder), str(die)],
+            capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )  # fmt: skip
+
+    whole = attempt("whole", 99)
+    assert whole.returncode == 0, whole.stderr
+    assert attempt("cut", 6).returncode == -signal.SIGKILL
+    with (tmp_path / "cut" / STUDY).open("a") as file:
+        file.write('{"op_code": 4, "torn')  # a line that was never written to its end
+    assert attempt("cut", 5).returncode == -signal.SIGKILL
+    last = attempt("cut", 99)
+    assert last.returncode == 0, last.stderr
+    assert last.stdout == whole.stdout
+    assert len(set(eval(last.stdout))) == 15
+
+
+def test_a_search_of_something_else_is_not_gone_on_with(recipe, asked, tasks, tmp_path):
+    def search(made, asked, content, **settings):
+        return search_points(made, points(made, content), asked, tmp_path, resume=True, **settings)
+
+    content = {"parameters": {"scale": [1.0]}}
+    search(recipe(), asked, content)
+    with pytest.raises(UsageError, match=r"was of other values\. Choose another folder"):
+        search(recipe(), asked, {"parameters": {"scale": [1.5]}})
+    with pytest.raises(UsageError, match="of other recipe"):
+        search(recipe(parameters={"density": 0.5}), asked, content)
+    with pytest.raises(UsageError, match="of other tasks"):
+        search(recipe(), questions(tasks, metric="f1_macro"), content)
+    with pytest.raises(UsageError, match="of other seed"):
+        search(recipe(), asked, content, seed=3)
+    with pytest.raises(UsageError, match="of other models, recipe"):
+        search(recipe(models=("sentiment", "topics-lora")), asked, content)
+
+
+def test_a_point_that_is_chosen_again_is_not_scored_again(recipe, asked, tmp_path, monkeypatch):
+    scored = []
+    score = Candidates.score
+    monkeypatch.setattr(
+        Candidates, "score", lambda self, made: scored.append(made) or score(self, made)
+    )
+    content = {"parameters": {"scale": [0.5, 1.0, 2.0], "vote": ["sum", "count"]}}
+    found = search_points(recipe(), points(recipe(), content), asked, tmp_path, trials=5)
+    assert len(found.trials) == 5  # fewer than the grid's 6: chosen, not enumerated
+    assert len(scored) == len({str(each) for each in table(found)}) < 5
+
+
+def test_merges_that_cannot_be_made_are_passed_over(recipe, asked, tmp_path):
+    content = {"method": "task_arithmetic", "parameters": {"scale": [1.0, 1e38]}}
+    made = recipe("task_arithmetic", dtype="float16")
+    found = search_points(made, points(made, content), asked, tmp_path / "some")
+    assert [trial.score is None for trial in found.trials] == [False, True]
+    assert "no finite F16" in found.trials[1].problem
+    assert len(found.to_rows()) == 2
+    content["parameters"]["scale"] = [1e38, 2e38]
+    with pytest.raises(AlliageError, match="no finite F16"):
+        search_points(made, points(made, content), asked, tmp_path / "none")
+
+
+def test_errors_are_minimised(recipe, tasks, tmp_path):
+    asked = questions(tasks, metric="ece")
+    content = {"parameters": {"scale": [0.5, 1.0, 2.0, 3.0]}}
+    found = search_points(recipe(), points(recipe(), content), asked, tmp_path)
+    assert found.score.value == min(trial.score.value for trial in found.trials)
+
+
+def test_entropy_is_a_criterion_without_labels(recipe, tasks, tmp_path):
+    from dataclasses import replace
+
+    hidden = [
+        replace(task, splits={"test": [e._replace(label=None) for e in task.splits["validation"]]})
+        for task in tasks
+    ]
+    asked = questions(hidden, split="test", criterion="entropy")
+    content = {"parameters": {"scale": [0.5, 2.0, 8.0]}}
+    found = search_points(recipe(), points(recipe(), content), asked, tmp_path / "found")
+    # The same by hand, through the models of the best merge as they are loaded from files.
+    run(plan(found.recipe), tmp_path / "merged")
+    from alliage.evaluation import load_classifier
+
+    with alliage.open(tmp_path / "merged") as checkpoint:
+        for task, value in zip(hidden, found.score.by_task, strict=True):
+            classifier = load_classifier(checkpoint, task, head=HEADS[task.name])
+            total = 0.0
+            for example in task.splits["test"]:
+                batch = classifier.encoder.collate(classifier.encoder.encode([example]))
+                with torch.inference_mode():
+                    p = classifier.model(**batch).logits[0].double().softmax(0)
+                total -= float((p * p.log()).sum())
+            assert value == pytest.approx(total / len(task.splits["test"]), abs=1e-6)
+    assert found.score.value == min(trial.score.value for trial in found.trials)
+
+
+def test_threads_do_not_change_the_table(recipe, asked, tmp_path):
+    one, two = (
+        search_points(
+            recipe(), points(recipe(), GRID), asked, tmp_path / str(threads),
+            machine=Machine(threads=threads, memory=2**26),
+        )
+        for threads in (1, 2)
+    )  # fmt: skip
+    assert table(one) == table(two)
+
+
+def test_a_recipe_s_own_section(family, tmp_path):
+    path = tmp_path / "recipe.yml"
+    path.write_text(
+        "method: ties\nbase: base\nmodels: [a, b]\nsearch: {parameters: {scale: [1, 2]}}\n"
+    )
+    recipe, (space,) = load_search(path)
+    assert (recipe.method, space.parameters["scale"].values) == ("ties", (1, 2))
+    path.write_text("method: ties\nbase: base\nmodels: [a, b]\nsaerch: {}\n")
+    with pytest.raises(UsageError, match="unknown key saerch"):
+        load_search(path)
+    path.write_text("method: ties\nbase: base\nmodels: [a, b]\n")
+    assert load_search(path)[1] == ()
+
+
+def test_a_study_s_draws_depend_on_the_seed_alone(tmp_path, recipe):
+    space = Search(recipe(), points(recipe(), {"parameters": {"scale": {"low": 0, "high": 9}}}))
+
+    def drawn(name, seed):
+        from alliage.search.candidates import Score
+
+        study = open_study(tmp_path / name, {}, maximise=True)
+        score = lambda made: Score(-abs(made.parameters["scale"] - 3), ())  # noqa: E731
+        found = module.search(study, space, score, maximise=True, trials=14, seed=seed)
+        return [trial.parameters["scale"] for trial in found.trials]
+
+    assert drawn("a", 0) == drawn("b", 0) != drawn("c", 1)
