@@ -28,6 +28,23 @@ def test_inspect(alliage, on_s3):
     assert "Did you mean 'sentiment'?" in done.stderr
 
 
+def test_a_task_is_rebuilt_from_a_merge_on_a_url(alliage, on_s3, workspace):
+    done = alliage("merge --method emr --base base sentiment topics -o merged")
+    assert done.returncode == 0, done.stderr
+    assert alliage("apply merged --task topics -o here").returncode == 0
+    put(on_s3, workspace / "merged", "bucket/merged")
+    done = alliage("apply s3://bucket/merged --task topics -o there")
+    assert done.returncode == 0, done.stderr
+    here, there = (
+        {file.name: file.read_bytes() for file in (workspace / out).rglob("*.safetensors")}
+        for out in ("here", "there")
+    )
+    assert len(here) == 2
+    assert here == there
+    assert (workspace / "there" / "tokenizer.json").is_file()
+    assert alliage("verify there").returncode == 0
+
+
 def test_a_merge_from_urls_is_the_merge_from_the_disk(alliage, on_s3, workspace):
     line = "merge --method ties --set density=0.2 -q"
     done = alliage(f"{line} --base base sentiment topics -o here")

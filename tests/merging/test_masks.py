@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -233,6 +234,25 @@ def test_masks_are_vectors_like_others(large, tmp_path):
     for name, tensor in base.items():
         expected = tensor + (vector[0].delta(name) + vector[1].delta(name)) / 2
         torch.testing.assert_close(found[name], expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    """One tensor eight times larger takes no more anonymous memory, with its masks."""
+    from benchmarks.merge_scaling import measure_run
+
+    peaks = {}
+    for label, rows in (("small", 2**11), ("large", 2**14)):
+        for seed, name in enumerate(("base", "a", "b", "c")):
+            generator = torch.Generator().manual_seed(seed)
+            tensor = torch.randn(rows, 1024, generator=generator)
+            store(tmp_path / label / name, {"layers.0.weight": tensor})
+        home = tmp_path / label
+        chosen = {"method": "emr", "base": str(home / "base")}
+        chosen["models"] = [str(home / name) for name in "abc"]
+        peaks[label] = measure_run(chosen, home / "out", memory=64 * 2**20)["peak"]
+    one_large_model = 2**14 * 1024 * 4
+    assert peaks["large"] < peaks["small"] + one_large_model / 2
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import alliage
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import AlliageError, TransientError, UsageError
 from alliage.merging import parse_recipe, plan, run
@@ -87,6 +88,7 @@ def small_blocks(chosen, **more):
         ("ties", {"trim": "tensor", "kept": "count", "density": [0.1, 0.5]}),
         ("slerp", {"t": 0.3}),
         ("dare_linear", {"rescale": "l1", "density": 0.5}),
+        ("emr", {}),  # with the masks beside it
     ],
 )
 def test_a_cluster_writes_the_bytes_of_one_machine(connected, models, tmp_path, method, parameters):
@@ -116,6 +118,16 @@ def test_adapters_under_relative_paths_merge_on_a_cluster_as_here(
     made = small_blocks(chosen)
     run(made, tmp_path / "here")
     run(made, os.path.relpath(tmp_path / "there"), executor="ray", ray_address=cluster)
+    assert files(tmp_path / "there") == files(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_given_signs_reach_a_cluster(cluster, models, tmp_path):
+    signs = tmp_path / "signs.safetensors"
+    alliage.signs(models / "b", base=models / "base", out=signs)
+    made = small_blocks(recipe(models, "ties", signs=str(signs)))
+    run(made, tmp_path / "here")
+    run(made, tmp_path / "there", executor="ray", ray_address=cluster)
     assert files(tmp_path / "there") == files(tmp_path / "here")
 
 
