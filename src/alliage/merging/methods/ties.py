@@ -15,7 +15,8 @@ from alliage.merging.registry import (
     per_model,
     weighted_sum,
 )
-from alliage.merging.thresholds import Kept, TrimThresholds, magnitude_thresholds, trim_rank
+from alliage.merging.thresholds import Kept, TrimThresholds, trim_rank
+from alliage.merging.trimming import stays, whole_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class MajoritySign:
         """A block's elected signs, + less −; whether some of its votes cancel exactly."""
         if arguments["vote"] == "none" or arguments.get("signs") is not None:
             return 0, False
-        kept = _trim(tensors, arguments["thresholds"], arguments.get("quota"))
+        kept = tensors.where(stays(tensors, arguments["thresholds"], arguments.get("quota")), 0.0)
         votes = _votes(kept, arguments["weight"], arguments["vote"])
         cancelled = bool(((votes == 0) & (kept != 0).any(dim=0)).any())
         depends = cancelled and arguments["zero"] == "majority"
@@ -113,7 +114,7 @@ def ties(
 
     if thresholds is None:
         thresholds, quota = _whole_thresholds(deltas, density, kept)
-    trimmed = _trim(deltas, thresholds, quota)
+    trimmed = deltas.where(stays(deltas, thresholds, quota), 0.0)
     everyone = vote == "none" and signs is None
     votes = signs.to(deltas.dtype) if signs is not None else _votes(trimmed, weight, vote)
     zero = "drop" if signs is not None else zero
@@ -144,33 +145,12 @@ def _votes(trimmed: Tensor, weight: PerModelNumber, vote: Vote) -> Tensor:
     return weighted_sum(trimmed if vote == "sum" else trimmed.sign(), 1.0)
 
 
-def _trim(
-    deltas: Tensor, thresholds: Sequence[float] | Tensor, quota: Sequence[int] | None
-) -> Tensor:
-    import torch
-
-    limits = per_model(torch.as_tensor(thresholds), deltas)
-    trimmed = deltas.where(deltas.abs() >= limits, 0.0)
-    for row, delta, limit, left in zip(trimmed, deltas, limits, quota or (), strict=False):
-        if left >= 0:
-            equal = (delta.abs() == limit).flatten()
-            row.masked_fill_((equal & (equal.cumsum(0) > left)).reshape(row.shape), 0.0)
-    return trimmed
-
-
 def _whole_thresholds(
     deltas: Tensor, density: PerModelNumber, kept: Kept
 ) -> tuple[Tensor, list[int] | None]:
     """Thresholds and quotas of vectors that are whole."""
-    flat = deltas.flatten(1)
-    numel = flat.shape[1]
-    shares = per_model(density, flat.double()).flatten().tolist()
+    numel = deltas[0].numel()
+    shares = per_model(density, deltas.double()).flatten().tolist()
     ranks = [trim_rank(numel, share, kept) for share in shares]
-    limits = magnitude_thresholds(flat, ranks)
-    if not kept.startswith("count"):
-        return limits, None
-    larger = (flat.abs() > per_model(limits, flat)).sum(dim=1).tolist()
-    return limits, [
-        numel - rank + 1 - above if 0 < rank <= numel else -1
-        for rank, above in zip(ranks, larger, strict=True)
-    ]
+    limits, quota = whole_thresholds(deltas, ranks)
+    return limits, quota if kept.startswith("count") else None
