@@ -37,6 +37,9 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option(help="Of the output: float32, float16 or bfloat16.")
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Of (IA)3 adapters, make one again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     memory: console.Memory = "1GiB",
     shard_size: Annotated[str, typer.Option(help="Of the output's files, at most.")] = "5GB",
@@ -62,7 +65,7 @@ def merge(
     """Merge models into a new checkpoint, by a recipe or by options."""
     from alliage.merging import plan, run
 
-    recipe = _recipe(inputs, method, base, settings or [], dtype, dialect, signs)
+    recipe = _recipe(inputs, method, base, settings or [], dtype, dialect, signs, adapter)
     budget = console.size_in_bytes(memory, "--memory")
     shard_bytes = console.size_in_bytes(shard_size, "--shard-size")
     if shard_bytes < _LEAST_SHARD:
@@ -123,6 +126,7 @@ def _recipe(
     dtype: str | None,
     dialect: str | None,
     signs: str | None,
+    adapter: bool,
 ) -> MergeRecipe:
     from alliage.merging import load_recipe, parse_recipe
 
@@ -133,6 +137,7 @@ def _recipe(
             "base": base,
             "dtype": dtype,
             "signs": signs,
+            "adapter": adapter or None,
             **_parse(method, settings, inputs),
         }
         return parse_recipe(content, where="command line")
@@ -144,8 +149,13 @@ def _recipe(
                 "Give models together with --method NAME --base BASE.",
             )
         )
-    given = {"--base": base, "--dtype": dtype, "--set": settings, "--dialect": dialect}
-    given |= {"--signs": signs}
+    given: dict[str, object] = {
+        "--base": base,
+        "--dtype": dtype,
+        "--set": settings,
+        "--dialect": dialect,
+    }
+    given |= {"--signs": signs, "--adapter": adapter}
     clashes = [option for option, value in given.items() if value]
     if clashes:
         raise UsageError(
@@ -161,9 +171,11 @@ def _parse(method: str, settings: list[str], models: list[str]) -> dict[str, Any
     a list of mappings is rules by the tensor's name (see alliage.merging.recipe.parameters).
     """
     from alliage.merging import describe
+    from alliage.merging.rules import ruled
     from alliage.recipes import parse_yaml
 
-    declared = describe(method).parameters
+    named = (setting.partition("=") for setting in settings)
+    declared = ruled(describe(method), {key.strip(): text for key, _, text in named}).parameters
     parameters: dict[str, Any] = {}
     lists: dict[str, list[Any]] = {}
     seen: set[str] = set()

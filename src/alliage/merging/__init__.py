@@ -72,6 +72,7 @@ def merge(
     base: str | Path | None = None,
     dtype: str | None = None,
     tokenizer: str | Path | None = None,
+    adapter: bool = False,
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY,
     shard_bytes: int = MAX_SHARD_BYTES,
@@ -93,6 +94,7 @@ def merge(
         base: the models' common ancestor.
         dtype: of the output; the base's own by default.
         tokenizer: "base", or the model whose tokenizer the output gets; the base's by default.
+        adapter: of (IA)3 adapters, make one again, not a full model.
         threads: workers; all cores by default.
         memory: bytes of anonymous memory that the merge may take.
         shard_bytes: of tensors in one file of the output.
@@ -117,6 +119,7 @@ def merge(
     content: dict[str, Any] = {"method": method, "base": base and str(base), "models": entries}
     content |= {"parameters": parameters, "dtype": dtype, "dialect": dialect}
     content |= {"signs": str(signs)} if signs is not None else {}
+    content |= {"adapter": True} if adapter else {}
     content |= {"tokenizer": str(tokenizer)} if tokenizer is not None else {}
     made = plan(
         parse_recipe(content), out=out, memory=memory, threads=threads or cpu_count() or 1,

@@ -116,7 +116,7 @@ class Parameter:
             known = [
                 each.name
                 for each in _loaded().values()
-                if each.unit != "factors" and each.statistics is None
+                if each.unit != "factors" and each.statistics is None and each.masks is None
             ]
             hint = nearest(str(value), known)
             return "" if value in known else f"must name a method of blocks or tensors ({hint})"

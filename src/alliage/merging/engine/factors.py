@@ -77,7 +77,7 @@ def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
         raise AlliageError(sorted(problems, key=str))
 
 
-def adapter_settings(plan: Plan) -> dict[str, Any]:
+def lora_settings(plan: Plan) -> dict[str, Any]:
     """adapter_config.json for the merged factors: ΔW = B·A, so α = r in every module."""
     assert plan.base is not None
     adapters = (vector.adapter.adapter for vector in adapters_of(plan))

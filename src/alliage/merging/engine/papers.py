@@ -11,7 +11,8 @@ from alliage.checkpoints import provenance
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
-from alliage.merging.engine.factors import adapter_settings
+from alliage.merging.engine.factors import lora_settings
+from alliage.merging.engine.scales import scaling_settings
 from alliage.merging.planning.layer_settings import restacked
 from alliage.merging.planning.plan import Plan
 from alliage.vectors import TaskVector
@@ -20,8 +21,9 @@ from alliage.vectors import TaskVector
 def write_settings(plan: Plan, folder: OutputFolder) -> None:
     """config.json of the base with the output's type; an adapter's own settings for factors."""
     assert plan.base is not None
-    if plan.method.unit == "factors":
-        folder.add_json(ADAPTER_CONFIG, adapter_settings(plan))
+    if plan.makes_adapter:
+        settings = lora_settings if plan.method.unit == "factors" else scaling_settings
+        folder.add_json(ADAPTER_CONFIG, settings(plan))
         return
     if plan.base.config is None:
         return

@@ -23,6 +23,7 @@ from alliage.merging.engine.masks import write_masks
 from alliage.merging.engine.papers import is_complete, write_provenance, write_settings
 from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.progress import Merge, software, subject, torch_alone
+from alliage.merging.engine.scales import merge_scales
 from alliage.merging.engine.ties_check import check_ties
 from alliage.merging.planning.plan import Plan
 
@@ -143,6 +144,9 @@ def _run(
         with TensorWriter(folder.staging, plan.layout, resume=True) as writer:
             if plan.method.unit == "factors":
                 merge_factors(plan, writer, notify)
+                passes, redone, kept = 1, 0, 0
+            elif plan.makes_adapter:
+                merge_scales(plan, writer, notify)
                 passes, redone, kept = 1, 0, 0
             else:
                 if not again:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,10 @@ from alliage.checkpoints import TensorSpec, dtypes
 from alliage.checkpoints.names import layer_of
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
+from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
 from alliage.merging.planning.plan import Plan
 from alliage.merging.recipe.parameters import depth_of
 from alliage.vectors import LowRankVector
-
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,7 @@ class MergedModule:
     @property
     def in_memory(self) -> str:
         """The module's name in the model, as PEFT sees it."""
-        bare = self.A.removeprefix(_PREFIX)
-        return bare.removesuffix(".lora_A.weight").removesuffix(".lora_embedding_A")
+        return in_memory(self.A)
 
 
 def plan_factors(made: Plan) -> list[Problem]:
@@ -83,13 +81,13 @@ def plan_factors(made: Plan) -> list[Problem]:
         module: next(vector for vector in adapters if module in vector.modules)
         for module in modules
     }
-    prefixes = _prefixes(adapters)
+    renamed = prefixes(adapters, lambda vector, module: vector.stored(module)[1].name)
     made.factors = [
-        _planned(made, module, owners[module], prefixes[owners[module].name], layers)
+        _planned(made, module, owners[module], renamed[owners[module].name], layers)
         for module in modules
     ]
     lay_out_factors(made)
-    return list(_cancelled(made))
+    return []
 
 
 def adapters_of(made: Plan) -> list[LowRankVector]:
@@ -133,12 +131,11 @@ def _planned(
     if made.method.rank is not None:
         sizes = B.shape[0], math.prod(A.shape[1:])
         rank, certain = made.method.rank(ranks, *sizes, **arguments)
-    theirs, ours = prefix
     wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
     return MergedModule(
         name=module,
-        B=ours + B.name.removeprefix(theirs),
-        A=ours + A.name.removeprefix(theirs),
+        B=output_name(B.name, prefix),
+        A=output_name(A.name, prefix),
         shapes=(B.shape, A.shape),
         dtype=wanted or _wider(B, A),
         rank=max(rank, 1),
@@ -155,37 +152,6 @@ def _with_rank(shape: tuple[int, ...], axis: int, rank: int) -> tuple[int, ...]:
     return (*shape[:axis], rank, *shape[axis + 1 :])
 
 
-def _prefixes(adapters: Iterable[LowRankVector]) -> dict[str, tuple[str, str]]:
-    """How each adapter's names begin, and how they do in the output: as the first one's.
-
-    The adapter of a bare encoder says "encoder.layer.0…", that of the encoder under a task head
-    "bert.encoder.layer.0…". One model gets one of the two.
-    """
-    first, *others = adapters
-    found = {first.name: ("", "")}
-    for vector in others:
-        common = next((module for module in first.modules if module in vector.modules), None)
-        ours = first.stored(common or first.modules[0])[1].name
-        theirs = vector.stored(common or vector.modules[0])[1].name
-        if common is None:
-            found[vector.name] = (
-                _before(theirs, vector.modules[0]),
-                _before(ours, first.modules[0]),
-            )
-            continue
-        end = 0
-        while end < min(len(ours), len(theirs)) and ours[-end - 1] == theirs[-end - 1]:
-            end += 1
-        found[vector.name] = theirs[: len(theirs) - end], ours[: len(ours) - end]
-    return found
-
-
-def _before(stored: str, module: str) -> str:
-    """What stands before the base's name of a module in an adapter's file; nothing if it is not."""
-    head, found, _ = stored.partition(module)
-    return head if found else ""
-
-
 def _unequal(made: Plan, adapters: list[LowRankVector]) -> Iterator[Problem]:
     first, fix = adapters[0], f"{made.method.name} needs adapters of the same modules and ranks"
     fix += ": lora_concat, lora_svd, knots and core_space do not."
@@ -197,12 +163,3 @@ def _unequal(made: Plan, adapters: list[LowRankVector]) -> Iterator[Problem]:
             if module in vector.modules and vector.rank(module) != first.rank(module):
                 what = f"has rank {vector.rank(module)}, {first.name} has {first.rank(module)}."
                 yield Problem(f"{vector.name}: {module}", what, fix)
-
-
-def _cancelled(made: Plan) -> Iterator[Problem]:
-    for module in made.factors:
-        given = module.arguments
-        if given.get("normalize") and abs(math.fsum(given["weight"])) < 1e-8:
-            what = f"the weights {given['weight']} sum to zero."
-            yield Problem(f"weight of {module.name}", what, "Set normalize: false, or others.")
-            return

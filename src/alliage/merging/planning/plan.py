@@ -23,6 +23,7 @@ from alliage.vectors import TaskVector, Vector, WholeModel
 
 if TYPE_CHECKING:
     from alliage.merging.planning.factors import MergedModule
+    from alliage.merging.planning.scales import MergedScales
 
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache
@@ -89,6 +90,7 @@ class Plan:
         copied: tensors that are copied from the base as they are.
         signs: given ones, that replace an election.
         factors: the adapted modules of an adapter that is merged by its factors.
+        scales: the modules of an (IA)3 adapter that is made of others.
         left_apart: model -> its task heads' names; they are kept in folders of their own.
         layout: the output's files; None where problems forbid one.
         layer_sources: where slices stack layers, whose layer, and which, sets up each of them.
@@ -112,6 +114,7 @@ class Plan:
     copied: list[Copied] = field(default_factory=list)
     signs: Checkpoint | None = None
     factors: list[MergedModule] = field(default_factory=list)
+    scales: list[MergedScales] = field(default_factory=list)
     left_apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
     layout: Layout | None = None
     layer_sources: tuple[tuple[Checkpoint, int], ...] | None = None
@@ -122,6 +125,11 @@ class Plan:
     memory: int = DEFAULT_MEMORY
     threads: int = 1
     shard_bytes: int = MAX_SHARD_BYTES
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether the output is an adapter, not a full model."""
+        return self.method.unit == "factors" or bool(self.recipe.adapter)
 
     @property
     def problems(self) -> list[Problem]:
@@ -200,7 +208,7 @@ class Plan:
 
     def fitting_workers(self, block: int = SMALLEST_BLOCK, *, measured: bool = False) -> int:
         """How many of the threads can work within the memory; see `memory_for`."""
-        if self.method.unit == "factors":
+        if self.makes_adapter:
             return self.threads
         return bisect.bisect_right(
             range(1, self.threads + 1),

@@ -15,10 +15,11 @@ from alliage.checkpoints.names import is_task_head, layer_of
 from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
-from alliage.merging.planning.factors import plan_factors
+from alliage.merging.planning.factors import MergedModule, plan_factors
 from alliage.merging.planning.models import make_names_unique, open_base, open_model
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source, folder_of
+from alliage.merging.planning.scales import MergedScales, plan_scales
 from alliage.merging.planning.signs import open_given_signs
 from alliage.merging.planning.stacking import plan_stack
 from alliage.merging.planning.statistics import check_statistics, open_models_statistics
@@ -67,7 +68,7 @@ def plan(
         _attempt(made, partial(upload.refuse_existing, place, finished))
     elif place is not None:
         _attempt(made, partial(_check_place, out, place, recipe, resume=resume))
-    if recipe.base is None and method.space == "delta" and method.unit != "factors":
+    if recipe.base is None and method.space == "delta" and not made.makes_adapter:
         what = f"{method.name} needs the models' common base."
         made.errors.append(UsageError(Problem("base", what, "Add base: to the recipe.")))
         for ref in recipe.refs:  # their own problems
@@ -79,10 +80,12 @@ def plan(
         _attempt(made, partial(open_models_statistics, made))
     else:
         _open_models(made)
-        _attempt(made, partial(open_models_statistics, made))
+        if not made.makes_adapter:
+            _attempt(made, partial(open_models_statistics, made))
         if made.base is not None and not made.errors:
-            if method.unit == "factors":
-                made.errors += [AlliageError(problem) for problem in plan_factors(made)]
+            if made.makes_adapter:
+                lay_out_adapter = plan_factors if method.unit == "factors" else plan_scales
+                made.errors += [AlliageError(problem) for problem in lay_out_adapter(made)]
             else:
                 _plan_blocks(made)
     if made.base is None or made.errors:
@@ -93,7 +96,7 @@ def plan(
     _check_memory(made)
     if place is not None and not resume:
         _check_disk(made, upload.local_home(str(place)) if isinstance(place, RemotePath) else place)
-    if made.base.config is None and method.unit != "factors":
+    if made.base.config is None and not made.makes_adapter:
         made.notes.append(f"{made.base.ref} has no config.json: from_pretrained needs one.")
     made.tokenizer = _attempt(made, partial(_open_tokenizer, made))
     return made
@@ -192,8 +195,10 @@ def _plan_blocks(made: Plan) -> None:
 def _check_arguments(made: Plan) -> None:
     """Refuse arguments that cannot be together, as far as the recipe alone does not tell."""
     method, problems = made.method, []
+    everything: list[MergedTensor | MergedModule | MergedScales]
+    everything = [*made.merged, *made.factors, *made.scales]
     if method.parameters.get("normalize") is not None and "weight" in method.parameters:
-        for tensor in made.merged:
+        for tensor in everything:
             given = tensor.arguments
             if given["normalize"] and abs(math.fsum(given["weight"])) < 1e-8:
                 what = f"the weights {given['weight']} sum to zero."
@@ -229,7 +234,7 @@ def _differing(method: Method, group: Sequence[MergedTensor]) -> Problem | None:
 
 
 def _check_memory(made: Plan) -> None:
-    if made.method.unit == "factors":
+    if made.makes_adapter:
         return
     if made.memory >= made.least_memory:
         if made.workers < made.threads:

@@ -30,7 +30,7 @@ def plan_stack(made: Plan) -> None:
     base, recipe = made.base, made.recipe
     if base is None:
         return
-    if made.method.unit == "factors":
+    if made.makes_adapter:
         raise UsageError(Problem("slices", f"{made.method.name} merges adapters, not layers."))
     refused = obstacle(base.config) if base.config is not None else ""
     if refused:

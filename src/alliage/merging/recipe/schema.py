@@ -130,6 +130,9 @@ class MergeRecipe(BaseModel):
         None, min_length=1, description="File of signs that replace an election, for ties."
     )
     dtype: DTypeName | None = Field(None, description="Of the output; the base's own by default.")
+    adapter: Literal[True] | None = Field(
+        None, description="Of (IA)3 adapters, make one again, not a full model."
+    )
     tokenizer: str = Field("base", description="Whose the output gets: base, or one of the models.")
     _notes: tuple[str, ...] = PrivateAttr(())
 

@@ -1,0 +1,111 @@
+"""Merging (IA)3 adapters in the space of their scales: l = 1 + the merged lᵢ − 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from alliage.checkpoints import dtypes
+from alliage.checkpoints.writer import TensorWriter
+from alliage.errors import AlliageError, Problem
+from alliage.merging.engine.computing import uniform
+from alliage.merging.planning.plan import Plan
+from alliage.merging.planning.scales import MergedScales, groups, scalings_of
+from alliage.vectors import ScalingVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHOICE = ("target_modules", "feedforward_modules", "exclude_modules")
+
+
+def merge_scales(plan: Plan, writer: TensorWriter, notify: Callable[[str, int, int], None]) -> None:
+    """Write the merged adapter's scales.
+
+    A method that works on differences gets lᵢ − 1, zero where an adapter leaves a module as it is;
+    one that works on weights gets lᵢ.
+
+    Raises:
+        AlliageError: NaN or infinity in the scales or in the result; all of them.
+    """
+    import torch
+
+    from alliage.threads import one_torch_thread
+
+    problems = [
+        Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
+        for vector in scalings_of(plan)
+        for module in vector.modules
+        if not vector.scales(module).isfinite().all()
+        for spec in [vector.source(f"{module}.weight")]
+    ]
+    if problems:
+        raise AlliageError(problems)
+    done = 0
+    with one_torch_thread():
+        for group in groups(plan):
+            sizes = [math.prod(scales.shape) for scales in group]
+            parts = torch.split(_merged(plan, group), sizes)
+            for scales, merged in zip(group, parts, strict=True):
+                stored = merged.to(dtypes.torch_dtype(scales.dtype)).contiguous()
+                if not stored.isfinite().all():
+                    what = f"some merged values are no finite {scales.dtype}."
+                    problems.append(Problem(f"output: {scales.stored}", what))
+                writer.write(scales.stored, 0, stored.view(torch.uint8).numpy().data.cast("B"))
+                done += 1
+                notify("merging", done, len(plan.scales))
+    if problems:
+        raise AlliageError(problems)
+
+
+def scaling_settings(plan: Plan) -> dict[str, Any]:
+    """adapter_config.json for the merged scales."""
+    assert plan.base is not None
+    adapters = (vector.adapter.adapter for vector in scalings_of(plan))
+    settings = [adapter.raw for adapter in adapters if adapter is not None]
+    made = dict(settings[0])
+    if any(each.get(key) != made.get(key) for each in settings for key in _CHOICE):
+        made["exclude_modules"] = None
+        made["target_modules"] = sorted(scales.in_memory for scales in plan.scales)
+        made["feedforward_modules"] = sorted(
+            scales.in_memory for scales in plan.scales if scales.over_inputs
+        )
+    # The heads stay apart; PEFT expects one in an adapter that names its type of task.
+    made |= {"modules_to_save": None, "task_type": None}
+    return made | {"base_model_name_or_path": plan.base.location}
+
+
+def _merged(plan: Plan, group: list[MergedScales]) -> Tensor:
+    """The scales of some modules, one after the other."""
+    import torch
+
+    method, arguments = plan.method, dict(group[0].arguments)
+    adapters = scalings_of(plan)
+    tensors = torch.stack(
+        [torch.cat([_scales(vector, scales) for scales in group]) for vector in adapters]
+    )
+    if method.random:
+        rows = [
+            torch.cat([_draws(arguments["seed"], scales, model) for scales in group])
+            for model in range(len(adapters))
+        ]
+        arguments["uniform"] = torch.stack(rows)
+    origin = 1.0 if method.space == "delta" else 0.0
+    merged: Tensor = method.function(tensors - origin, **arguments)
+    return merged + origin
+
+
+def _scales(vector: ScalingVector, scales: MergedScales) -> Tensor:
+    import torch
+
+    if scales.name in vector.modules:
+        return vector.scales(scales.name)
+    return torch.ones(math.prod(scales.shape))
+
+
+def _draws(seed: int, scales: MergedScales, model: int) -> Tensor:
+    import torch
+
+    count = math.prod(scales.shape)
+    return torch.from_numpy(uniform(seed, f"{scales.name}.ia3_l", model, 0, count))
