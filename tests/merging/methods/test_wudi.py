@@ -36,8 +36,9 @@ def test_tasks_with_inputs_of_their_own_stay_their_sum():
     assert torch.equal(wudi(deltas), deltas.sum(dim=0))
 
 
-def test_one_task_stays_what_it_is():
-    task = small(1, 5, 4)
+@pytest.mark.parametrize("shape", [(1, 5, 4), (1, 12, 17), (1, 30, 20)])
+def test_one_task_stays_what_it_is(shape):
+    task = small(*shape)
     assert torch.equal(wudi(task), task[0])
 
 

@@ -29,7 +29,7 @@ def wudi(deltas: Tensor, *, steps: Annotated[int, In(0, 10**6)] = 300) -> Tensor
     """Start from the sum and lessen what it differs from each task in the task's own directions.
 
     Adam with rate 1e-5 minimises Σᵢ ‖(τ − τᵢ)τᵢᵀ‖² / ‖τᵢ‖² from τ = Στᵢ. The gradient is
-    2(τG − H), with G = Σᵢ τᵢᵀτᵢ / ‖τᵢ‖² and H = Σᵢ τᵢτᵢᵀτᵢ / ‖τᵢ‖².
+    2(τG − Σᵢ τᵢGᵢ), with Gᵢ = τᵢᵀτᵢ / ‖τᵢ‖² and G = ΣᵢGᵢ.
 
     Args:
         deltas: [n, ...], one parameter's task vectors.
@@ -44,21 +44,26 @@ def wudi(deltas: Tensor, *, steps: Annotated[int, In(0, 10**6)] = 300) -> Tensor
 def _merge(deltas: Tensor, steps: int) -> Tensor:
     import torch
 
-    merged = deltas.sum(dim=0, dtype=torch.float64)
+    start = deltas.sum(dim=0, dtype=torch.float64)
     norms = [float(delta.double().norm()) for delta in deltas]
     some = [(delta.double(), norm) for delta, norm in zip(deltas, norms, strict=True) if norm]
-    wanted = torch.zeros_like(merged)
+    if not some:
+        return start
+    # The gradient at the start: zero there without rounding, where nothing disturbs. Adam would
+    # make steps of rounding errors.
+    first = torch.zeros_like(start)
     for task, norm in some:
-        wanted += (task @ task.mT) @ task / norm**2
-    rows = torch.cat([task / norm for task, norm in some]) if some else merged * 0
+        first += ((start - task) @ task.mT) @ task / norm**2
+    rows = torch.cat([task / norm for task, norm in some])
     del some
     # G is the rows' product; where it would be larger than they are, it is not formed.
     wide = rows.shape[1] > rows.shape[0]
     within = rows if wide else rows.mT @ rows
     del rows
-    optimiser = torch.optim.Adam([merged], lr=_RATE)
+    moved = torch.zeros_like(start)
+    optimiser = torch.optim.Adam([moved], lr=_RATE)
     for _ in range(steps):
-        pulled = (merged @ within.mT) @ within if wide else merged @ within
-        merged.grad = pulled.sub_(wanted).mul_(2)
+        pulled = (moved @ within.mT) @ within if wide else moved @ within
+        moved.grad = pulled.add_(first).mul_(2)
         optimiser.step()
-    return merged
+    return start + moved

@@ -37,11 +37,13 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # FusionBench 0.2.33: TiesMergingAlgorithm, TaskArithmeticAlgorithm; its MagMax is ours.
     ("fusion_bench", "ties"): {"density": 0.2, "combine": "sum", "scale": 0.3},
     ("fusion_bench", "task_arithmetic"): {"scale": 0.3},
+    ("fusion_bench", "wudi"): {"steps": 400},
     # sd-mecha 1.1: add_difference_ties; vote_sgn=True there is vote: sum here.
     ("sd_mecha", "ties"): {
         "density": 1.0, "trim": "tensor", "kept": "kth", "vote": "count", "zero": "drop",
     },
     ("sd_mecha", "task_arithmetic"): {"scale": 1.0},
+    ("sd_mecha", "geometric_median"): {"over": "tensor"},
 }  # fmt: skip
 
 
