@@ -40,8 +40,12 @@ CALIBRATED = {"by default": (0.3, 0.1), "as strict as can be": (1.0, 1.0)}
 WEIGHTS = (1.0, 0.5, 2.0, 0.7)
 PAIRS = {"matrix": draw(2, 20, 15, seed=6), "near": 3 + 0.1 * draw(2, 20, 15, seed=7)}
 BASE = draw(20, 15, seed=8)
-ALONG = {"whole": {}, "rows": {"nuslerp_flatten": False},
-         "columns": {"nuslerp_flatten": False, "nuslerp_row_wise": True}}  # fmt: skip
+ALONG = {
+    "whole": {},
+    "rows": {"flatten": False},
+    "columns": {"flatten": False, "columns": True},
+}
+THEIRS = {"flatten": "nuslerp_flatten", "columns": "nuslerp_row_wise"}
 SPHERES = {
     "apart": draw(3, 20, 15, seed=9),
     "near": BASE + 0.05 * draw(4, 20, 15, seed=10),
@@ -123,7 +127,8 @@ def mergekit(peers, tmp_path_factory) -> dict[str, Tensor]:
     questions = {}
     for name, pair in PAIRS.items():
         for along, arguments in ALONG.items():
-            both = {"method": "nuslerp", "weight": [3.0, 1.0], **arguments}
+            both = {"method": "nuslerp", "weight": [3.0, 1.0]}
+            both |= {THEIRS[name]: value for name, value in arguments.items()}
             questions[f"nuslerp {name} {along}"] = Question("merge", {"models": pair}, both)
             on_base = {"models": BASE + pair, "base": BASE}
             questions[f"nuslerp_delta {name} {along}"] = Question("merge", on_base, both)
@@ -157,7 +162,7 @@ def seen_from_base(models: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("along", ALONG)
 def test_nuslerp_is_mergekits(mergekit, name, along):
-    given = {"weight": [3.0, 1.0], "along": along}
+    given = {"weight": [3.0, 1.0], **ALONG[along]}
     near(get_method("nuslerp")(PAIRS[name], **given), mergekit[f"nuslerp {name} {along}"])
     found = BASE + get_method("nuslerp_delta")(seen_from_base(PAIRS[name]), **given)
     near(found, mergekit[f"nuslerp_delta {name} {along}"])

@@ -39,12 +39,12 @@ def test_rows_and_columns_worked_out_by_hand():
     # rows: (1, 0) and (0, 1) at a right angle; (0, 2) and (0, 4) on a line
     # columns: (1, 0) and (0, 0), no direction, so a right angle; (0, 2) and (1, 4)
     pair = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 4.0]]])
-    close(nuslerp(pair, along="rows"), [[HALF, HALF], [0.0, 3.0]])
+    close(nuslerp(pair, flatten=False), [[HALF, HALF], [0.0, 3.0]])
     angle = math.acos(8 / (2 * math.sqrt(17)))
     share = math.sin(angle / 2) / math.sin(angle)
-    close(nuslerp(pair, along="columns"), [[HALF, share], [0.0, 6 * share]])
-    turned = nuslerp(pair.mT, along="rows").mT
-    close(nuslerp(pair, along="columns"), turned)
+    close(nuslerp(pair, flatten=False, columns=True), [[HALF, share], [0.0, 6 * share]])
+    turned = nuslerp(pair.mT, flatten=False).mT
+    close(nuslerp(pair, flatten=False, columns=True), turned)
 
 
 @given(st.integers(2, 30), st.floats(0, 1), st.integers(0, 10**6))
@@ -62,7 +62,7 @@ def test_with_equal_shares_it_is_slerp_halfway():
     pair = draw(2, 7, 5)
     close(nuslerp(pair), slerp(pair))
     by_rows = torch.stack([slerp(rows) for rows in pair.transpose(0, 1)])
-    close(nuslerp(pair, along="rows"), by_rows)
+    close(nuslerp(pair, flatten=False), by_rows)
 
 
 def test_nearly_parallel_equal_opposite_and_zero_vectors():
@@ -73,12 +73,12 @@ def test_nearly_parallel_equal_opposite_and_zero_vectors():
     close(nuslerp(near), near.mean(dim=0))
     assert not nuslerp(0 * ones).any()
     assert nuslerp(torch.empty(2, 0)).shape == (0,)
-    assert nuslerp(torch.tensor([3.0, 5.0]), along="rows").item() == 4.0
+    assert nuslerp(torch.tensor([3.0, 5.0]), flatten=False).item() == 4.0
 
 
 def test_a_kernel_keeps_its_shape_by_columns():
     pair = draw(2, 4, 3, 2, 2)
-    found = nuslerp(pair, along="columns")
+    found = nuslerp(pair, flatten=False, columns=True)
     expected = torch.stack(
         [slerp(pair[:, :, i, j, k]) for i in range(3) for j in range(2) for k in range(2)], dim=1
     )
@@ -86,24 +86,24 @@ def test_a_kernel_keeps_its_shape_by_columns():
 
 
 @pytest.mark.parametrize("method", ["nuslerp", "nuslerp_delta"])
-@pytest.mark.parametrize("along", ["whole", "rows"])
-def test_the_engine_merges_each_parameter_whole(tmp_path, method, along):
+@pytest.mark.parametrize("flatten", [True, False])
+def test_the_engine_merges_each_parameter_whole(tmp_path, method, flatten):
     models = checkpoints(tmp_path, "ab")
     delta = method.endswith("delta")
     base = "base" if delta else None
-    found = merged_everyhow(tmp_path, method, "ab", base=base, parameters={"along": along})
+    found = merged_everyhow(tmp_path, method, "ab", base=base, parameters={"flatten": flatten})
     for name in SHAPES:
         if delta:
-            expected = models[0][name] + nuslerp_delta(deltas_of(models, name), along=along)
+            expected = models[0][name] + nuslerp_delta(deltas_of(models, name), flatten=flatten)
         else:
-            expected = nuslerp(torch.stack([model[name] for model in models[1:]]), along=along)
+            expected = nuslerp(torch.stack([model[name] for model in models[1:]]), flatten=flatten)
         close(found[name], expected)
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(UsageError, match=r"along: must be one of whole, rows, columns"):
+    with pytest.raises(UsageError, match=r"flatten: must be true or false, got 'rows'"):
         parse_recipe(
-            {"method": "nuslerp", "models": ["a", "b"], "parameters": {"along": "row"}}
+            {"method": "nuslerp", "models": ["a", "b"], "parameters": {"flatten": "rows"}}
         ).settings()
     checkpoints(tmp_path)
     with pytest.raises(UsageError, match="nuslerp merges 2 models, found 3"):

@@ -257,7 +257,18 @@ PLAIN = "merge_method: ties\nbase_model: b\nparameters: {weight: 1}\n"
         (PLAIN + "modules: {text: {}, vision: {}}", "the one module default"),
         (PLAIN + "modules: {default: {parameters: {}}}", "expected either models or slices"),
         (PLAIN + "modules: [1]", "modules: expected keys and values, found [1]."),
-        (PLAIN.replace("ties", "karcher") + MODELS, "karcher is mergekit's alone. Supported: "),
+        (
+            PLAIN.replace("ties", "nuslerp") + "models: [{model: x}, {model: y}, {model: z}]",
+            "models: nuslerp takes 2, found 3.",
+        ),
+        (
+            "merge_method: model_stock\nbase_model: b\nmodels: [{model: x}]",
+            "models: model_stock takes 3 or more, the base included, found 2.",
+        ),
+        (
+            "merge_method: multislerp\nparameters: {weight: -1}\nmodels: [{model: x}]",
+            "parameters.weight: must be in [0, inf), got -1.",
+        ),
         (PLAIN.replace("ties", "tise") + MODELS, "no method 'tise'. Did you mean 'ties'"),
         (PLAIN.replace("ties", "[ties]") + MODELS, "mergekit has no method ['ties']."),
         (PLAIN.replace("base_model: b", "") + MODELS, "base_model: ties needs one."),
@@ -393,3 +404,71 @@ def test_paths_count_from_the_working_directory_then_from_the_recipe(tmp_path, m
 def test_both_forms_are_read_from_one_place():
     assert parse_recipe(yaml.safe_load(TIES)).dialect == "mergekit"
     assert parse_recipe({"method": "ties", "models": ["x"]}).dialect == "paper"
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "models", "settings"),
+    [
+        (
+            "merge_method: nuslerp\nparameters: {weight: 2, nuslerp_flatten: false}\n"
+            "models: [{model: x}, {model: y, parameters: {weight: 1}}]",
+            "nuslerp",
+            ["x", "y"],
+            {"weight": [2, 1], "flatten": False, "columns": False},
+        ),
+        (
+            "merge_method: nuslerp\nbase_model: b\nparameters: {weight: 1, nuslerp_row_wise: true}"
+            "\nmodels: [{model: x}, {model: b}, {model: y}]",
+            "nuslerp_delta",
+            ["x", "y"],
+            {"weight": [1, 1], "flatten": True, "columns": True},
+        ),
+        (
+            "merge_method: multislerp\nparameters: {weight: 1, normalize_weights: false, eps: 1e-9}"
+            "\nmodels: [{model: x}, {model: y}]",
+            "multislerp",
+            ["x", "y"],
+            {"weight": [1, 1], "normalize": False},
+        ),
+        (
+            "merge_method: multislerp\nbase_model: b\nparameters: {weight: 1}\n"
+            "models: [{model: x}]",
+            "multislerp_delta",
+            ["x"],
+            {"weight": [1], "normalize": True},
+        ),
+        (
+            "merge_method: karcher\nparameters: {max_iter: 5, tol: 1e-3}\nmodels: [{model: x}]",
+            "karcher",
+            ["x"],
+            {"iterations": 5, "tolerance": 1e-3, "weight": [1.0]},
+        ),
+        (  # a base is one of the models
+            "merge_method: karcher\nbase_model: b\nmodels: [{model: x}]",
+            "karcher",
+            ["x", "b"],
+            {"iterations": 10, "tolerance": 1e-5},
+        ),
+        (
+            "merge_method: model_stock\nbase_model: b\nparameters: {filter_wise: true}\n"
+            "models: [{model: x}, {model: y}]",
+            "model_stock",
+            ["x", "y"],
+            {"filter_wise": True},
+        ),
+    ],
+)
+def test_methods_on_spheres_and_model_stock(text, method, models, settings):
+    recipe = read(text)
+    assert recipe.method == method
+    assert [entry.model for entry in recipe.models] == models
+    arguments = recipe.arguments_for("w", 0.0)
+    assert {key: arguments[key] for key in settings} == settings
+
+
+def test_without_a_base_slices_of_nuslerp_may_stack_any_layers():
+    recipe = read(
+        "merge_method: nuslerp\nparameters: {weight: 1}\nslices: [{sources: ["
+        "{model: x, layer_range: [0, 4]}, {model: y, layer_range: [4, 8]}]}]"
+    )
+    assert recipe.method == "nuslerp"

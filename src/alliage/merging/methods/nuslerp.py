@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import In, PerModel, PerModelNumber, method
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Along = Literal["whole", "rows", "columns"]
 
 _SOURCE = "doi:10.1145/325334.325242"
 _DEPARTURES = (
@@ -33,20 +31,22 @@ def nuslerp(
     weights: Tensor,
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
-    along: Along = "whole",
+    flatten: bool = True,
+    columns: bool = False,
 ) -> Tensor:
     """Interpolate two models on the arc: [sin((1−t)Ω)·a + sin(tΩ)·b] / sin Ω, t = w₂/(w₁ + w₂).
 
     Args:
         weights: [2, ...], a and b.
         weight: w₁ and w₂, the models' shares; equal where both are zero.
-        along: what is one vector: the whole tensor, each of its rows, along the last dimension, or
-            each of its columns, along the first one.
+        flatten: whether the whole tensor is one vector.
+        columns: where it is not, whether each of its columns is one, along the first dimension;
+            otherwise each of its rows is, along the last one.
 
     Returns:
         [...], the interpolated weights.
     """
-    return _interpolated(weights, weight, along)
+    return _interpolated(weights, weight, flatten, columns)
 
 
 @method(
@@ -62,31 +62,33 @@ def nuslerp_delta(
     deltas: Tensor,
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
-    along: Along = "whole",
+    flatten: bool = True,
+    columns: bool = False,
 ) -> Tensor:
     """Interpolate two task vectors on the arc, as nuslerp does with weights.
 
     Args:
         deltas: [2, ...], the task vectors.
         weight: w₁ and w₂, the models' shares; equal where both are zero.
-        along: what is one vector: the whole tensor, each of its rows, along the last dimension, or
-            each of its columns, along the first one.
+        flatten: whether the whole tensor is one vector.
+        columns: where it is not, whether each of its columns is one, along the first dimension;
+            otherwise each of its rows is, along the last one.
 
     Returns:
         [...], to be added to the base.
     """
-    return _interpolated(deltas, weight, along)
+    return _interpolated(deltas, weight, flatten, columns)
 
 
-def _interpolated(pair: Tensor, weight: PerModelNumber, along: Along) -> Tensor:
+def _interpolated(pair: Tensor, weight: PerModelNumber, flatten: bool, columns: bool) -> Tensor:
     import torch
 
     shares = torch.as_tensor(weight, dtype=torch.float64).expand(2)
     t = float(shares[1] / shares.sum()) if shares.any() else 0.5
-    if along == "whole" or pair.ndim < 2:
+    if flatten or pair.ndim < 3:
         first, second = pair.reshape(2, -1)
     else:
-        first, second = pair.transpose(1, -1) if along == "columns" else pair
+        first, second = pair.transpose(1, -1) if columns else pair
     sums = [
         (one.double() * other).sum(dim=-1, keepdim=True)
         for one, other in ((first, first), (second, second), (first, second))
@@ -101,6 +103,6 @@ def _interpolated(pair: Tensor, weight: PerModelNumber, along: Along) -> Tensor:
         for part in (1 - t, t)
     ]
     merged: Tensor = first * shares_of[0] + second * shares_of[1]
-    if along == "columns" and pair.ndim > 1:
+    if columns and not flatten and pair.ndim > 2:
         merged = merged.transpose(0, -1)
     return merged.reshape(pair.shape[1:])

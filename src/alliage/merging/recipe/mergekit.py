@@ -7,6 +7,7 @@ are refused by name, as is what this package cannot do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from alliage import recipes
@@ -14,7 +15,6 @@ from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe import parameters
 from alliage.merging.recipe.mergekit_methods import (
     METHODS,
-    ONLY_MERGEKITS,
     MergekitMethod,
     MergekitParameter,
     Settings,
@@ -70,8 +70,8 @@ class _Reader:
     def read(self, content: Any) -> dict[str, Any]:
         """Our recipe's content; to be used only where there are no problems."""
         given = self._mapping(content, "", _KEYS)
-        self._find_method(given.get("merge_method"))
         base = self._ref(given["base_model"], "base_model") if "base_model" in given else None
+        self._find_method(given.get("merge_method"), base)
         shared = self._settings(given.get("parameters", {}), "parameters")
         forms = [key for key in ("models", "slices", "modules") if given.get(key)]
         if len(forms) != 1:
@@ -113,12 +113,11 @@ class _Reader:
             return []
         return value
 
-    def _find_method(self, name: Any) -> None:
+    def _find_method(self, name: Any, base: str | None) -> None:
         if isinstance(name, str) and name in METHODS:
             self._name, self._method = name, METHODS[name]
-        elif isinstance(name, str) and name in ONLY_MERGEKITS:
-            what = f"{name} is mergekit's alone."
-            self._wrong("merge_method", what, "Supported: " + ", ".join(METHODS) + ".")
+            if base is not None and self._method.with_base:
+                self._method = replace(self._method, ours=self._method.with_base)
         else:
             what = f"mergekit has no method {recipes.shown(name)}."
             self._wrong("merge_method", what, nearest(str(name), METHODS))
@@ -188,7 +187,10 @@ class _Reader:
         if self._method.needs_base and base not in refs:
             what = f"{self._name} needs the base among them" if base else f"{self._name} needs one"
             self._wrong(path if base else "base_model", f"{what}.", f"Add {base}." if base else "")
-        if self._method.drops_base:
+        if len(refs) < self._method.least:
+            what = f"{self._name} takes {self._method.least} or more, the base included"
+            self._wrong(path, f"{what}, found {len(refs)}.")
+        if self._method.drops_base and base is not None:
             kept = [entry for entry in entries if entry["model"] != base]
             if not kept:
                 self._wrong(path, "only the base is there: nothing to merge.")
@@ -200,8 +202,8 @@ class _Reader:
             entries = sorted(entries, key=lambda entry: bool(entry["model"] != base))
         count = describe(self._method.ours).models
         if count is not None and len(entries) != count:
-            what = f"{self._name} takes {count}, the base included, found {len(entries)}."
-            self._wrong(path, what)
+            base_too = "" if self._method.drops_base else ", the base included"
+            self._wrong(path, f"{self._name} takes {count}{base_too}, found {len(entries)}.")
         for name, parameter in self._method.parameters.items():
             if not parameter.required:
                 continue

@@ -39,12 +39,16 @@ class MergekitMethod:
         parameters: those that it has there.
         needs_base: whether it needs base_model, and the base among its models.
         drops_base: whether the base is none of the models that we merge.
+        with_base: the name of the method here where there is a base, if it is another.
+        least: how many models it needs, the base included.
     """
 
     ours: str
     parameters: Mapping[str, MergekitParameter]
     needs_base: bool = False
     drops_base: bool = False
+    with_base: str = ""
+    least: int = 1
 
 
 _AS_IT_IS = {True: True, False: False}
@@ -139,13 +143,44 @@ METHODS: Mapping[str, MergekitMethod] = {
     "nearswap": MergekitMethod(
         "nearswap", {"t": MergekitParameter("t", required=True)}, needs_base=True
     ),
+    "nuslerp": MergekitMethod(
+        "nuslerp",
+        {
+            "weight": _WEIGHT,
+            "nuslerp_flatten": MergekitParameter("flatten", values=_AS_IT_IS),
+            # Their rows are vectors along the first dimension.
+            "nuslerp_row_wise": MergekitParameter("columns", values=_AS_IT_IS),
+        },
+        drops_base=True,
+        with_base="nuslerp_delta",
+    ),
+    "multislerp": MergekitMethod(
+        "multislerp",
+        {
+            "weight": _WEIGHT,
+            "normalize_weights": MergekitParameter("normalize", values=_AS_IT_IS),
+            "eps": MergekitParameter(""),  # keeps divisors from zero
+        },
+        drops_base=True,
+        with_base="multislerp_delta",
+    ),
+    "karcher": MergekitMethod(
+        "karcher",
+        {"max_iter": MergekitParameter("iterations"), "tol": MergekitParameter("tolerance")},
+    ),
+    "model_stock": MergekitMethod(
+        "model_stock",
+        {"filter_wise": MergekitParameter("filter_wise", values=_AS_IT_IS)},
+        needs_base=True,
+        drops_base=True,
+        least=3,
+    ),
     "arcee_fusion": MergekitMethod("arcee_fusion", {}, needs_base=True),
     "slerp": MergekitMethod("slerp", {"t": MergekitParameter("t", required=True)}, needs_base=True),
     "passthrough": MergekitMethod(
         "passthrough", {"scale": MergekitParameter("scale", per_model=True)}
     ),
 }
-ONLY_MERGEKITS = ("karcher", "model_stock", "multislerp", "nuslerp")
 
 _TRUE = ("true", "t", "yes", "y", "on", "1")
 _FALSE = ("false", "f", "no", "n", "off", "0")
