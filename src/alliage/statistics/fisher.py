@@ -22,10 +22,11 @@ def fisher_diagonal(
 ) -> dict[str, torch.Tensor]:
     """Mean over examples of E (∂ log p(y|x))², with y from the model itself.
 
-    Summed up in float64, beside the model and the gradients of one example.
+    Summed up in float64, beside the model and the gradients of one example; of embeddings, only
+    for the tokens that the example has.
 
     Args:
-        model: of transformers, in evaluation mode.
+        model: of transformers, in evaluation mode; its embeddings have sparse gradients afterwards.
         examples: batches of one.
         generator: draws labels, where not all are `expected`.
         expected: see `squared_terms`.
@@ -42,6 +43,9 @@ def fisher_diagonal(
     named = dict(model.named_parameters())
     for parameter in named.values():
         parameter.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.sparse = True
     sums = {
         name: torch.zeros(parameter.shape, dtype=torch.float64, device=parameter.device)
         for name, parameter in named.items()
@@ -53,7 +57,7 @@ def fisher_diagonal(
         ):
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
-                    total.add_(gradient.double().square_(), alpha=weight)
+                    _add_square(total, gradient, weight)
         count += 1
         on_example()
     flawed = [name for name, total in sums.items() if not total.isfinite().all()]
@@ -61,3 +65,13 @@ def fisher_diagonal(
         what = "its gradient is NaN or infinite."
         raise AlliageError(Problem(flawed[0], what, "Inspect the model's weights."))
     return {name: (total / count).float().cpu() for name, total in sums.items()}
+
+
+def _add_square(total: torch.Tensor, gradient: torch.Tensor, weight: float) -> None:
+    """Add weight · gradient² to a sum."""
+    if gradient.is_sparse:
+        rows = gradient.coalesce()
+        squares = rows.values().double().square_()
+        total.index_add_(0, rows.indices()[0], squares, alpha=weight)
+    else:
+        total.add_(gradient.double().square_(), alpha=weight)
