@@ -18,7 +18,10 @@ from tests.real.peers import SCRIPTS
 pytestmark = pytest.mark.real
 
 LAYERS = 5
-OURS = {"lambda": "scale", "select_topk": "density"}
+OURS = {
+    "lambda": "scale", "select_topk": "density", "normalize_weights": "normalize",
+    "nuslerp_flatten": "flatten", "nuslerp_row_wise": "columns", "tol": "tolerance",
+}  # fmt: skip
 COMBINE = {True: "mean", False: "sum"}
 RESCALE = {True: "l1", False: "none"}
 SHARED = {
@@ -37,6 +40,10 @@ SHARED = {
     "slerp": ("t",),
     "nearswap": ("t",),
     "arcee_fusion": (),
+    "nuslerp": ("nuslerp_flatten", "nuslerp_row_wise"),
+    "multislerp": ("normalize_weights",),
+    "karcher": ("tol",),
+    "model_stock": ("filter_wise",),
     "passthrough": (),
 }
 OWN: dict[str, tuple[str, ...]] = {
@@ -44,9 +51,15 @@ OWN: dict[str, tuple[str, ...]] = {
     "della": ("weight", "density", "epsilon"), "della_linear": ("weight", "density", "epsilon"),
     "breadcrumbs": ("weight", "density", "gamma"),
     "breadcrumbs_ties": ("weight", "density", "gamma"),
+    "nuslerp": ("weight",), "multislerp": ("weight",),
     **dict.fromkeys(("sce", "ram", "ramplus_tl", "slerp", "nearswap", "arcee_fusion"), ()),
+    **dict.fromkeys(("karcher", "model_stock"), ()),
 }  # fmt: skip
 PAIRS = ("slerp", "nearswap", "arcee_fusion")
+SWITCHES = (
+    "normalize", "rescale", "normalize_weights", "nuslerp_flatten", "nuslerp_row_wise",
+    "filter_wise",
+)  # fmt: skip
 FILTERS = ("mlp", "self_attn", "layers.1.", "layers.3", "norm", "embed", "lm_head", "*", "q_proj")
 
 
@@ -73,7 +86,7 @@ class Writer:
         self.base, *self.models = llamas
 
     def plain(self, name: str) -> Any:
-        if name in ("normalize", "rescale"):
+        if name in SWITCHES:
             return self.random.choice([True, False, 1, 0, "yes", "off"])
         number = round(self.random.uniform(0.1, 1), 3)
         return self.random.choice([number, number, 1, f"{number}e0"])
@@ -100,7 +113,10 @@ class Writer:
         method = self.random.choice(list(SHARED))
         own = OWN.get(method, ("weight", "density"))
         count = 1 if method in (*PAIRS, "passthrough") else self.random.randint(1, 3)
+        count = {"nuslerp": 2, "model_stock": max(2, count)}.get(method, count)
         with_base = method not in ("linear", "passthrough")
+        if method in ("nuslerp", "multislerp", "karcher"):
+            with_base = self.random.random() < 0.5
         content: dict[str, Any] = {"merge_method": method, "dtype": "float32"}
         if with_base:
             content["base_model"] = self.base
@@ -221,6 +237,11 @@ def test_what_mergekit_refuses_is_refused(peers, llamas, tmp_path):
         {"merge_method": "passthrough", "models": [{"model": x}, {"model": y}]},
         {"merge_method": "passthrough", "base_model": base, "models": [{"model": x}]},
         {"merge_method": "nosuch", "models": models},
+        {"merge_method": "nuslerp", "models": models},
+        {"merge_method": "nuslerp", "base_model": base, "models": models},
+        {"merge_method": "multislerp", "models": [{"model": x}, {"model": y}]},
+        {"merge_method": "model_stock", "base_model": base, "models": [{"model": x}]},
+        {"merge_method": "model_stock", "models": [{"model": x}, {"model": y}, {"model": z}]},
         {"merge_method": "linear"},
         {"merge_method": "linear", "models": models, "slices": [{"sources": []}]},
         {"merge_method": "linear", "models": [{"model": x, "parameters": {"weight": "z"}}]},
