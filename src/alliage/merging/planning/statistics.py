@@ -23,8 +23,7 @@ def open_models_statistics(made: Plan) -> None:
     """Open every model's statistics, where the method needs some.
 
     Raises:
-        UsageError: there are none, or they are of other weights; all of them.
-        AlliageError: a file holds no statistics.
+        UsageError: there are none, a file holds none, or they are of other weights; all of them.
     """
     kind, recipe = made.method.statistics, made.recipe
     asked = [(entry.model, entry.statistics) for entry in recipe.models]
@@ -39,8 +38,11 @@ def open_models_statistics(made: Plan) -> None:
             what = f"{made.method.name} needs its statistics, and there are {where}."
             fix = f"Collect them: {_command(kind, ref)}, or name their file: statistics: FILE."
             problems.append(Problem(ref, what, fix))
-        else:
+            continue
+        try:
             made.statistics.append(open_statistics(Path(place)))
+        except AlliageError as error:
+            problems += error.problems
     if not problems:
         digests = [_digests(vector, made) for vector in made.vectors]
         for (ref, _), found, own in zip(asked, made.statistics, digests, strict=True):
