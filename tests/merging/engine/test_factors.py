@@ -1,7 +1,6 @@
 """Merged adapters as PEFT loads them, against dense sums that PEFT made; and how they are run."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import alliage
 from alliage import vectors
-from alliage.errors import AlliageError, UsageError
+from alliage.errors import AlliageError
 from alliage.merging import parse_recipe, plan, run
 from tests.vectors.test_low_rank import bert, gpt2, vit
 
@@ -313,50 +312,6 @@ def test_what_is_not_finite_is_named_before_anything_is_decomposed(tmp_path):
         ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"use_dora": True}, "use_dora is set, and DoRA's update has full rank"),
-        ({"lora_bias": True}, "lora_bias is set, and a bias on B adds a term"),
-        ({"init_lora_weights": "pissa"}, "which changed the base's weights"),
-        ({"init_lora_weights": "olora"}, "which changed the base's weights"),
-    ],
-)
-def test_what_is_no_plain_lora_is_refused_by_name(family, tmp_path, changes, said):
-    shutil.copytree(family / "topics-lora", tmp_path / "other")
-    file = tmp_path / "other" / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    models = [str(family / "sentiment-lora"), str(tmp_path / "other")]
-    made = plan(parse_recipe({"method": "lora_concat", "models": models}))
-    assert said in "\n".join(map(str, made.problems))
-
-
-def test_rules_that_do_not_fit(family):
-    models = [str(family / f"{name}-lora") for name in ("sentiment", "topics")]
-
-    def problems(**parameters):
-        content = {"method": "knots", "models": [*models, models[0]], "parameters": parameters}
-        try:
-            return "\n".join(map(str, plan(parse_recipe(content)).problems))
-        except UsageError as error:
-            return str(error)
-
-    assert "must name a method of blocks or tensors (Did you mean 'ties'" in problems(rule="tiess")
-    assert "has no parameter 'densty'. Did you mean 'density'?" in problems(densty=0.2)
-    assert "has no parameter 'density'" in problems(rule="average", density=0.2)
-    assert "has no parameter 'trim'" in problems(rule="ties", trim="tensor")
-    assert "rule is one method for all tensors" in problems(rule=["ties", "average"])
-    assert "merges 2 models, found 3" in problems(rule="slerp", t=0.5)
-    content = {
-        "method": "core_space", "parameters": {"rule": "average"},
-        "models": [
-            {"model": models[0], "parameters": {"weight": 1}},
-            {"model": models[1], "parameters": {"weight": -1}},
-        ],
-    }  # fmt: skip
-    assert "sum to zero" in str(plan(parse_recipe(content)).problems[0])
-
-
 LARGE = """
 from pathlib import Path
 
@@ -392,3 +347,27 @@ def test_the_dense_product_is_never_made():
         [sys.executable, "-c", LARGE], capture_output=True, text=True, check=True, timeout=300
     )
     assert 0 < int(done.stdout) < 160 * 2**20
+
+
+@pytest.mark.parametrize("parameters", [{"rank": 2}, {"energy": 0.9}])
+def test_an_interrupted_merge_goes_on_to_the_same_bytes(family, tmp_path, parameters):
+    content = {
+        "method": "lora_svd", "base": str(family / "base"), "parameters": parameters,
+        "models": [str(family / f"{name}-lora") for name in ("sentiment", "topics")],
+    }  # fmt: skip
+    recipe = parse_recipe(content)
+    run(plan(recipe), tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(stage, done, total):
+        if stage == "merging" and done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(plan(recipe), tmp_path / "out", on_event=kill)
+    assert not (tmp_path / "out").exists()
+    run(plan(recipe, resume=True), tmp_path / "out", resume=True)
+    whole, resumed = (tmp_path / name / "adapter_model.safetensors" for name in ("whole", "out"))
+    assert whole.read_bytes() == resumed.read_bytes()

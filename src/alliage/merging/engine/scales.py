@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ def merge_scales(plan: Plan, writer: TensorWriter, notify: Callable[[str, int, i
     done = 0
     with one_torch_thread():
         for group in groups(plan):
-            sizes = [math.prod(scales.shape) for scales in group]
+            sizes = [scales.numel for scales in group]
             parts = torch.split(_merged(plan, group), sizes)
             for scales, merged in zip(group, parts, strict=True):
                 stored = merged.to(dtypes.torch_dtype(scales.dtype)).contiguous()
@@ -101,11 +100,10 @@ def _scales(vector: ScalingVector, scales: MergedScales) -> Tensor:
 
     if scales.name in vector.modules:
         return vector.scales(scales.name)
-    return torch.ones(math.prod(scales.shape))
+    return torch.ones(scales.numel)
 
 
 def _draws(seed: int, scales: MergedScales, model: int) -> Tensor:
     import torch
 
-    count = math.prod(scales.shape)
-    return torch.from_numpy(uniform(seed, f"{scales.name}.ia3_l", model, 0, count))
+    return torch.from_numpy(uniform(seed, f"{scales.name}.ia3_l", model, 0, scales.numel))

@@ -23,7 +23,7 @@ def _rank(ranks: Sequence[int], d_out: int, d_in: int, **_: Any) -> tuple[int, b
     space="delta",
     paper="arXiv:2410.19735",
     departures="The rule sees each module apart; the authors trim the coordinates of all modules "
-    "as one vector. Singular values count as zero relative to the largest, not below 1e-5.",
+    "as one vector. Singular values are zero where rounding alone can make them, not below 1e-5.",
     rank=_rank,
 )
 def knots(

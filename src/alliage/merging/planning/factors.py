@@ -41,6 +41,12 @@ class MergedModule:
     arguments: Mapping[str, Any]
 
     @property
+    def numel(self) -> int:
+        """Elements of both factors."""
+        B, A = self.shapes
+        return self.rank * (B[0] + math.prod(A[1:]))
+
+    @property
     def in_memory(self) -> str:
         """The module's name in the model, as PEFT sees it."""
         return in_memory(self.A)

@@ -152,7 +152,7 @@ class Plan:
     @property
     def numel(self) -> int:
         """Elements of the whole vector: all merged parameters, tied ones once."""
-        return sum(tensor.spec.numel for tensor in self.merged)
+        return sum(spec.numel for spec in self._merged_specs())
 
     @property
     def largest(self) -> int:
@@ -192,6 +192,9 @@ class Plan:
             block: elements of a block.
             measured: whether the first passes are done.
         """
+        if self.makes_adapter:
+            sizes = [each.numel for each in self.factors] + [each.numel for each in self.scales]
+            return workers * 8 * _COPIES * (len(self.vectors) + 1) * max(sizes, default=0)
         if self.method.unit == "tensor":
             grams = (spec.numel for each in self.statistics for spec in each.file.specs().values())
             block = max(self.largest, max(grams, default=0))
@@ -208,8 +211,6 @@ class Plan:
 
     def fitting_workers(self, block: int = SMALLEST_BLOCK, *, measured: bool = False) -> int:
         """How many of the threads can work within the memory; see `memory_for`."""
-        if self.makes_adapter:
-            return self.threads
         return bisect.bisect_right(
             range(1, self.threads + 1),
             self.memory,
@@ -316,7 +317,7 @@ class Plan:
             "by_tensor": sorted(set(self.method.parameters) - set(self.arguments)),
             "base": self.base.ref if self.base is not None else None,
             "models": [vector.name for vector in self.vectors],
-            "tensors_merged": len(self.merged),
+            "tensors_merged": len(self._merged_specs()),
             "tensors_converted": len(self.converted),
             "tensors_copied": len(self.copied),
             "elements_merged": self.numel,
@@ -338,8 +339,19 @@ class Plan:
             "tensors": self._tensors(),
         }
 
+    def _merged_specs(self) -> list[TensorSpec]:
+        """What is computed: parameters, or an adapter's factors or scales."""
+        if self.makes_adapter and self.layout is not None:
+            return [spec for shard in self.layout.shards.values() for spec in shard]
+        return [tensor.spec for tensor in self.merged]
+
     def _tensors(self) -> list[dict[str, Any]]:
         """What becomes of each tensor of the output, with the arguments that are its own."""
+        if self.makes_adapter:
+            return [
+                {"name": s.name, "becomes": "merged", "dtype": s.dtype, "shape": list(s.shape)}
+                for s in self._merged_specs()
+            ]
         specs = self.base.specs() if self.base is not None else {}
         computed = [("merged", tensor) for tensor in self.merged]
         computed += [("converted", tensor) for tensor in self.converted]

@@ -234,8 +234,6 @@ def _differing(method: Method, group: Sequence[MergedTensor]) -> Problem | None:
 
 
 def _check_memory(made: Plan) -> None:
-    if made.makes_adapter:
-        return
     if made.memory >= made.least_memory:
         if made.workers < made.threads:
             what = f"{made.memory / 2**20:.1f} MiB of memory are enough for {made.workers} of "
@@ -243,8 +241,9 @@ def _check_memory(made: Plan) -> None:
             made.notes.append(f"{what}{made.threads} threads; all of them take {all_threads}.")
         return
     least = f"{made.least_memory / 2**20:.1f} MiB"
-    if made.method.unit == "tensor":
-        what = f"{made.method.name} holds the largest matrix of all models: {least}, more than "
+    if made.method.unit == "tensor" or made.makes_adapter:
+        held = "module of all adapters" if made.makes_adapter else "matrix of all models"
+        what = f"{made.method.name} holds the largest {held}: {least}, more than "
         made.notes.append(f"{what}the memory of {made.memory / 2**20:.1f} MiB that was asked for.")
         return
     what = f"{made.memory / 2**20:.1f} MiB are too little for this plan."

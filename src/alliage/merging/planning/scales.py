@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,11 @@ class MergedScales:
     shape: tuple[int, ...]
     dtype: str
     arguments: Mapping[str, Any]
+
+    @property
+    def numel(self) -> int:
+        """How many they are."""
+        return math.prod(self.shape)
 
     @property
     def in_memory(self) -> str:
