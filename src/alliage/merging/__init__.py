@@ -16,16 +16,28 @@ from alliage.merging.methods.core_space import core_space
 from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
+from alliage.merging.methods.geometric_median import geometric_median
+from alliage.merging.methods.iso_c import iso_c
+from alliage.merging.methods.iso_cts import iso_cts
+from alliage.merging.methods.karcher import karcher
 from alliage.merging.methods.knots import knots
 from alliage.merging.methods.lora_concat import lora_concat
 from alliage.merging.methods.lora_svd import lora_svd
+from alliage.merging.methods.metagpt import metagpt
+from alliage.merging.methods.model_stock import model_stock
+from alliage.merging.methods.multislerp import multislerp, multislerp_delta
+from alliage.merging.methods.nuslerp import nuslerp, nuslerp_delta
 from alliage.merging.methods.passthrough import passthrough
 from alliage.merging.methods.regmean import regmean
 from alliage.merging.methods.regmean_plus_plus import regmean_plus_plus
 from alliage.merging.methods.robust_merge import robust_merge
 from alliage.merging.methods.slerp import slerp
+from alliage.merging.methods.star import star
+from alliage.merging.methods.svc import svc
 from alliage.merging.methods.task_arithmetic import task_arithmetic
 from alliage.merging.methods.ties import ties
+from alliage.merging.methods.tsv_m import tsv_m
+from alliage.merging.methods.wudi import wudi
 from alliage.merging.planning.plan import DEFAULT_MEMORY, Plan
 from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.files import load_recipe, parse_recipe
@@ -43,14 +55,24 @@ __all__ = [
     "describe",
     "factor_average",
     "fisher",
+    "geometric_median",
     "get_method",
+    "iso_c",
+    "iso_cts",
+    "karcher",
     "knots",
     "list_methods",
     "load_recipe",
     "lora_concat",
     "lora_svd",
     "merge",
+    "metagpt",
     "method",
+    "model_stock",
+    "multislerp",
+    "multislerp_delta",
+    "nuslerp",
+    "nuslerp_delta",
     "parse_recipe",
     "passthrough",
     "plan",
@@ -59,8 +81,12 @@ __all__ = [
     "robust_merge",
     "run",
     "slerp",
+    "star",
+    "svc",
     "task_arithmetic",
     "ties",
+    "tsv_m",
+    "wudi",
 ]
 
 

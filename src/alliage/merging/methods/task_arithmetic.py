@@ -29,7 +29,8 @@ def task_arithmetic(
     Args:
         deltas: [n, ...], the task vectors.
         weight: wᵢ; a negative one takes a task away.
-        scale: λ; 0.4 is the recipe for merging without a validation set (arXiv:2306.01708).
+        scale: λ; 0.4 is the recipe for merging without a validation set (arXiv:2306.01708). Over
+            the depth, as in scale: [0.2, 0.8], it is LiNeS (arXiv:2410.17146).
 
     Returns:
         [...], to be added to the base.
