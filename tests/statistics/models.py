@@ -10,7 +10,13 @@ import torch
 from alliage.data import Example, Task
 from tests.conftest import LABELS, WORDS, save_tokenizer
 
-SENTENCES = ("the film was good", "bad book", "great awful rain", "the sun", "a very very long goal")
+SENTENCES = (
+    "the film was good",
+    "bad book",
+    "great awful rain",
+    "the sun",
+    "a very very long goal",
+)
 MOOD = Task(
     "mood",
     "sequence-classification",

@@ -143,10 +143,10 @@ def test_a_merged_layer_is_the_least_squares_of_the_real_inputs(family, tmp_path
 def test_every_weight_is_named_as_in_the_files(zoo, tmp_path, name, task):
     with alliage.open(zoo / name) as checkpoint:
         shapes = {n: s.shape for n, s in checkpoint.specs().items() if n not in checkpoint.ties}
-    record = collect_fisher(zoo / name, task, tmp_path / "f.safetensors", labels=None)
+    record = collect_fisher(zoo / name, task, tmp_path / "f.safetensors")
     found = load_file(tmp_path / "f.safetensors")
     assert {key: tuple(tensor.shape) for key, tensor in found.items()} == shapes
-    assert record.labels == ("sampled" if task is STORIES else "expected")
+    assert record.labels == ("sampled" if task in (STORIES, TAGS) else "expected")
     informed = [key for key, tensor in found.items() if tensor.any()]
     assert len(informed) > 0.9 * len(shapes)
     collect_regmean(zoo / name, task, tmp_path / "g.safetensors")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,7 +128,7 @@ def open_statistics(path: Path) -> Statistics:
     file = open_checkpoint(path)
     try:
         return Statistics(file, _origin(file.sources[0].metadata))
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         file.close()
         what = f"holds no statistics that Alliage wrote: {error!r}."
         raise AlliageError(Problem(str(path), what, _FIX)) from None
@@ -143,15 +142,17 @@ def _origin(metadata: Mapping[str, str]) -> Origin:
         task=metadata["task"],
         split=metadata["split"],
         examples=int(metadata["examples"]),
-        models=json.loads(metadata["models"]),
-        merged_with=json.loads(metadata["merged_with"]),
+        models=list(json.loads(metadata["models"])),
+        merged_with=[list(map(str, each)) for each in json.loads(metadata["merged_with"])],
         labels=metadata["labels"],
         seed=int(metadata["seed"]),
         parameters=dict(json.loads(metadata["parameters"])),
-        transposed=list(json.loads(metadata["transposed"])),
+        transposed=list(map(str, json.loads(metadata["transposed"]))),
     )
     if not all(isinstance(each, str) for each in origin.digests):
         raise TypeError("sha256")
+    if not all(isinstance(model["ref"], str) for model in origin.models):
+        raise TypeError("ref")
     return origin
 
 
@@ -175,6 +176,6 @@ def written(
     try:
         with TensorWriter(folder, layout) as writer:
             yield writer
-        os.replace(folder / next(iter(layout.shards)), out)
+        (folder / next(iter(layout.shards))).replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -52,7 +52,8 @@ def statistics(
         int, typer.Option(min=0, help="A random part of this size; 0: all of them.")
     ] = 256,
     labels: Annotated[
-        str | None, typer.Option(help="expected or sampled; of language models sampled.")
+        str | None,
+        typer.Option(help="expected, or sampled, by default where an example has many tokens."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of sampled labels; 0 by default.")
@@ -76,7 +77,8 @@ def statistics(
 ) -> None:
     """Run models over data and write what merges by fisher and regmean read.
 
-    fisher: how much the answers depend on each weight. regmean: the inputs of each linear layer.
+    fisher: how much the answers depend on each weight, of one example at a time: a text, an image,
+    a sentence with all its tokens. regmean: the inputs of each linear layer.
 
     regmean++: the same behind merged layers; its models are merged in turn for that.
 

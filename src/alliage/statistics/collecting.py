@@ -60,8 +60,8 @@ def collect_fisher(
         split: train, validation or test.
         examples: of a random part of it, the same each time; None takes all.
         labels: "expected": the exact expectation, one backward pass for each class; "sampled": one
-            for all, with labels drawn from the model. By default expected, of language models
-            sampled, whose classes are all tokens.
+            for all, with labels drawn from the model. By default expected, but sampled where an
+            example has many decisions, as tagged sentences and texts of language models have.
         seed: of the drawn labels.
         head: of a merged model, the parent whose head to use.
         device: "cpu" or "cuda".
@@ -78,7 +78,8 @@ def collect_fisher(
             checkpoint, task, split=split, examples=examples, head=head, device=device
         )  # fmt: skip
         writes = ready.task.kind in GENERATIVE
-        how = labels or ("sampled" if writes else "expected")
+        many = writes or ready.task.kind == "token-classification"
+        how = labels or ("sampled" if many else "expected")
         if how not in _LABELS:
             raise UsageError(Problem("--labels", f"no labels {how!r}.", nearest(how, _LABELS)))
         if how == "expected" and (writes or len(ready.task.labels) > _MOST_CLASSES):

@@ -67,6 +67,28 @@ def test_what_is_no_file_of_statistics_is_refused(home):
     assert "holds no statistics that Alliage wrote: KeyError('kind')" in problem
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("models", "[1]"),
+        ("models", '[{"ref": 1, "files": []}]'),
+        ("models", '[{"ref": "a", "files": [{"file": "a.bin", "sha256": 5}]}]'),
+        ("models", "[" * 100_000),
+        ("merged_with", "[5]"),
+        ("parameters", "7"),
+        ("examples", "many"),
+        ("kind", "gradient"),
+    ],
+)
+def test_what_it_says_of_itself_is_not_believed(home, key, text):
+    place = home / "a" / "fisher.safetensors"
+    with alliage.open(place) as file:
+        metadata = file.sources[0].metadata
+    save_file(load_file(place), place, metadata | {key: text})
+    (problem,) = said(merge(home))
+    assert problem.startswith(f"{place}: holds no statistics that Alliage wrote")
+
+
 def test_other_shapes_and_empty_files_are_refused(home):
     (home / "a" / "fisher.safetensors").unlink()
     save(home / "a", "fisher", {"layers.0.weight": torch.ones(7, 5)})

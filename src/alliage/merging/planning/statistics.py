@@ -140,7 +140,7 @@ def _misfits(
     if origin.kind != kind:
         return [Problem(where, f"holds {origin.kind} statistics, expected {kind}.", again)]
     if origin.digests != own:
-        of = ", ".join(str(model["ref"]) for model in origin.models)
+        of = ", ".join(model["ref"] for model in origin.models)
         what = f"was collected with other weights than {ref} has (then: {of})."
         return [Problem(where, what, again)]
     if origin.merged_with and sorted(map(list, origin.merged_with)) != sorted(everyone):
@@ -158,7 +158,7 @@ def _other_parameters(made: Plan, tensor: MergedTensor) -> list[Problem]:
         )
         for statistics in made.statistics
         for key, value in statistics.origin.parameters.items()
-        if tensor.arguments[key] != value
+        if key in tensor.arguments and tensor.arguments[key] != value
     ]
 
 
