@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import alliage
 from alliage.merging import ties
-from alliage.merging.methods.consensus import consensus, selected, tall_masks
+from alliage.merging.methods.consensus import consensus, consensus_ties, selected, tall_masks
 from alliage.merging.methods.emr import agreeing, emr
 from tests.real.peers import Question
 from tests.real.peers.cases import cancelling, coarse, draw
@@ -56,6 +56,10 @@ def fusion_bench(peers, tmp_path_factory):
                 questions[f"consensus {limit} {agree} {name}"] = Question(
                     "consensus", given, {"strictness": limit, "agree": agree}
                 )
+        for agree in (1, 2):
+            questions[f"of ties {agree} {name}"] = Question(
+                "consensus_of_ties", given, {"percent": 20, "strictness": 0.4, "agree": agree}
+            )
         for percent in (20, 60):
             questions[f"signs {percent} {name}"] = Question(
                 "ties_by_signs", {**given, "signs": SIGNS}, {"percent": percent}
@@ -133,6 +137,14 @@ def test_consensus_is_theirs(fusion_bench, name, limit):
         found = consensus(deltas, strictness=limit, agree=agree, scale=1.0)
         kept = fusion_bench[f"consensus {limit} {agree} {name}"]
         assert torch.equal(found, tall_masks(deltas).where(kept, 0.0))
+
+
+@pytest.mark.parametrize("name", ["random", "two"])
+def test_consensus_of_ties_is_theirs(fusion_bench, name):
+    for agree in (1, 2):
+        found = consensus_ties(INPUTS[name], strictness=0.4, agree=agree, scale=1.0)
+        assert torch.equal(found, fusion_bench[f"of ties {agree} {name}"])
+        assert found.any()
 
 
 def same(found: torch.Tensor, theirs: torch.Tensor, models: int) -> bool:

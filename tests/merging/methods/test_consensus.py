@@ -5,10 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from alliage.errors import UsageError
-from alliage.merging import get_method, parse_recipe
-from alliage.merging.methods.consensus import consensus, selected, tall_masks
+from alliage.merging import get_method, parse_recipe, plan, run
+from alliage.merging.methods.consensus import consensus, consensus_ties, selected, tall_masks
+from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.test_ties import reference
+from tests.merging.test_odd_inputs import recipe, store
 
 DELTAS = torch.tensor(
     [
@@ -95,11 +99,75 @@ def test_equals_the_papers_words(models, seed, agree, coarse):
     ],
 )
 def test_bad_input_is_named(method, key, value):
-    recipe = {"method": method, "models": ["a"], "parameters": {key: value}}
+    content = {"method": method, "models": ["a"], "parameters": {key: value}}
     with pytest.raises(UsageError, match=key):
-        parse_recipe(recipe).settings()
+        parse_recipe(content).settings()
 
 
-def test_both_are_registered():
+def test_of_ties_worked_out_by_hand():
+    deltas = torch.tensor([[4.0, 2.0, -3.0, 0.0], [-2.0, 8.0, 1.0, 3.0], [1.0, -1.0, 3.0, 5.0]])
+    # What is at least the 2nd smallest, 2, 2 and 1, stays: [4, 2, -3, .], [-2, 8, ., 3] and all.
+    # Sums 3, 9, 0 and 8 elect +, +, the majority's +, and +; what agrees adds up to 5, 10, 3 and 8.
+    # |merged - delta|  1  8  6  8   by λ = 0.5  0.5  4    3  4     selected  1  0  1  0
+    #                   7  2  2  5               3.5  1    1  2.5             0  1  1  1
+    #                   4 11  0  3               2    5.5  0  1.5             0  0  1  1
+    given = {"density": 0.5, "strictness": 0.5, "scale": 1.0}
+    assert consensus_ties(deltas, **given).tolist() == [0.0, 0.0, 3.0, 8.0]
+    assert consensus_ties(deltas, **given, agree=1).tolist() == [5.0, 10.0, 3.0, 8.0]
+    assert consensus_ties(deltas, **given, agree=3).tolist() == [0.0, 0.0, 3.0, 0.0]
+
+
+def test_without_masks_consensus_of_ties_is_ties():
+    deltas = torch.randn(4, 500, generator=torch.Generator().manual_seed(1))
+    merged = consensus_ties(deltas, density=0.3, agree=0, scale=1.0)
+    agreeing = (deltas.sign() == merged.sign()) & (
+        deltas.abs() >= deltas.abs().kthvalue(350, dim=1, keepdim=True).values
+    )
+    means = merged / agreeing.sum(dim=0).clamp(min=1)
+    torch.testing.assert_close(means, reference(deltas, 0.3), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "coarse"),
+    [
+        ("consensus", {"agree": 2}, True),
+        ("consensus", {"strictness": 0.1, "agree": 1}, False),
+        ("consensus_ties", {"trim": "tensor"}, False),
+        ("consensus_ties", {"trim": "tensor", "kept": "count", "density": 0.5}, False),
+        ("tall_masks", {}, False),
+    ],
+)
+def test_the_engine_computes_it_in_any_blocks(tmp_path, method, parameters, coarse):
+    assert_streamed_is_whole(tmp_path, method, parameters, coarse=coarse)
+
+
+def test_thresholds_and_the_majority_of_ties_are_the_whole_models(tmp_path):
+    """Coarse, so that votes cancel, and most signs are negative: some blocks are merged again."""
+    generator = torch.Generator().manual_seed(2)
+    sizes = {"layers.0.weight": 9000, "layers.1.weight": 700}
+    deltas = {
+        name: torch.cat(
+            [torch.randint(-3, 3, (size,), generator=generator).float() for size in sizes.values()]
+        )
+        for name in "ab"
+    }
+    store(tmp_path / "base", {name: torch.zeros(size) for name, size in sizes.items()})
+    for name, delta in deltas.items():
+        parts = delta.split(list(sizes.values()))
+        store(tmp_path / name, dict(zip(sizes, parts, strict=True)))
+    chosen = recipe(tmp_path, "consensus_ties", parameters={"density": 0.4, "agree": 1})
+    expected = consensus_ties(torch.stack([*deltas.values()]), density=0.4, agree=1)
+    redone = []
+    for threads in (1, 2):
+        least = plan(chosen, threads=threads).memory_for(threads)
+        out = tmp_path / f"out{threads}"
+        redone.append(run(plan(chosen, threads=threads, memory=least), out).blocks_redone)
+        parts = load_file(out / "model.safetensors")
+        assert torch.equal(torch.cat([parts[name] for name in sizes]), expected)
+    assert min(redone) > 0
+
+
+def test_all_are_registered():
+    assert get_method("consensus_ties") is consensus_ties
     assert get_method("consensus") is consensus
     assert get_method("tall_masks") is tall_masks

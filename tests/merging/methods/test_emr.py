@@ -1,12 +1,14 @@
 """EMR's unified vector and masks, against numbers worked out by hand and numpy."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alliage.merging import describe
 from alliage.merging.methods.emr import agreeing, emr
+from tests.merging.methods.streaming import assert_streamed_is_whole
 
 DELTAS = torch.tensor(
     [
@@ -57,3 +59,8 @@ def test_equals_the_papers_words(models, seed, coarse):
     assert np.array_equal(emr(deltas).numpy(), expected)
     masks = agreeing(deltas, emr(deltas)).numpy()
     assert np.array_equal(masks, (np.sign(deltas.numpy()) == np.sign(expected)) & (expected != 0))
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_the_engine_computes_it_in_any_blocks(tmp_path, coarse):
+    assert_streamed_is_whole(tmp_path, "emr", coarse=coarse)

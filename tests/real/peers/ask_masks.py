@@ -6,7 +6,11 @@ import torch
 from answering import answer
 from fusion_bench.method.emr_merging.utils import EMRModulatedModel, EMRTaskModulator, emr_merge
 from fusion_bench.method.tall_mask import utils as tall_mask
-from fusion_bench.method.ties_merging.ties_merging_utils import disjoint_merge, topk_values_mask
+from fusion_bench.method.ties_merging.ties_merging_utils import (
+    disjoint_merge,
+    ties_merging,
+    topk_values_mask,
+)
 from torch import nn
 
 
@@ -61,6 +65,18 @@ def consensus(deltas: torch.Tensor, *, strictness: float, agree: int) -> torch.T
     return tall_mask.construct_consensus_mask(base, agree, None).bool()
 
 
+def consensus_of_ties(
+    deltas: torch.Tensor, *, percent: float, strictness: float, agree: int
+) -> torch.Tensor:
+    """What the consensus of TALL masks keeps of TIES' result [d]."""
+    merged = ties_merging(deltas, reset_thresh=percent, merge_func="dis-sum")
+    base = torch.zeros(deltas.shape[1])
+    found = tall_mask.generate_task_masks(
+        deltas, deltas, base, tv=merged, tall_mask_lambda=strictness
+    )
+    return merged * (found.sum(dim=0) >= agree)
+
+
 def ties_by_signs(deltas: torch.Tensor, signs: torch.Tensor, *, percent: float) -> torch.Tensor:
     """TIES' result [d] where signs take the place of the elected ones."""
     kept, *_ = topk_values_mask(deltas, K=percent)
@@ -82,6 +98,7 @@ if __name__ == "__main__":
             "rebuilt": rebuilt,
             "tall_masks": tall_masks,
             "consensus": consensus,
+            "consensus_of_ties": consensus_of_ties,
             "ties_by_signs": ties_by_signs,
             "ties_without_election": ties_without_election,
         }

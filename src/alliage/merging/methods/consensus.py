@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from alliage.merging.methods.ties import MajoritySign, ties
 from alliage.merging.registry import (
     Factor,
     In,
     Masks,
     PerModel,
     PerModelNumber,
+    Scope,
     method,
     per_model,
     weighted_sum,
 )
+from alliage.merging.thresholds import Kept, TrimThresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     departures="The paper tunes λₜ and the scale on validation sets; the defaults here are the "
     "middle of its grid and task arithmetic's. agree counts as the number of models where it is "
     "larger; the authors' code then keeps nothing. What equals λₜ|τ_MTL − τₜ| is selected, as in "
-    "the paper; their code leaves it out. τ_MTL is the sum of the task vectors, never TIES'.",
+    "the paper; their code leaves it out.",
 )
 def consensus(
     deltas: Tensor,
@@ -53,9 +57,70 @@ def consensus(
     Returns:
         [...], to be added to the base.
     """
-    total = weighted_sum(deltas, 1.0)
-    selecting = selected(deltas, total, strictness).sum(dim=0)
-    return total.where(selecting >= min(agree, len(deltas)), 0.0) * scale
+    return _agreed(deltas, weighted_sum(deltas, 1.0), strictness, agree) * scale
+
+
+class UnweightedMajority(MajoritySign):
+    """The majority sign of a TIES without weights, in which votes that cancel take it."""
+
+    def look(self, tensors: Tensor, **arguments: Any) -> tuple[int, bool]:
+        """As for ties."""
+        return super().look(tensors, **arguments, weight=1.0, vote="sum", zero="majority")
+
+
+@method(
+    "consensus_ties",
+    unit="block",
+    space="delta",
+    paper="arXiv:2405.07813",
+    departures="As for consensus; and trim and kept are other projects' readings of TIES.",
+    first_pass=TrimThresholds,
+    guess=UnweightedMajority(),
+)
+def consensus_ties(
+    deltas: Tensor,
+    *,
+    density: Annotated[PerModelNumber, PerModel(), In(0, 1, open_low=True)] = 0.2,
+    strictness: Annotated[PerModelNumber, PerModel(), In(0)] = 0.4,
+    agree: Annotated[int, In(0)] = 2,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 0.4,
+    trim: Scope = "model",
+    kept: Kept = "threshold",
+    thresholds: Sequence[float] | Tensor | None = None,
+    quota: Sequence[int] | None = None,
+    majority: float | None = None,
+) -> Tensor:
+    """Merge the task vectors by TIES where enough tasks find themselves in the result.
+
+    As consensus, but τ_MTL is what TIES makes of the task vectors with the sum of what agrees. The
+    masks compare it with τₜ as they are, not trimmed, as the authors' code does.
+
+    Args:
+        deltas: [n, ...], the task vectors, whole unless `thresholds` is given.
+        density: Kᵢ, the share of entries that TIES' trimming keeps.
+        strictness: λₜ, as for consensus.
+        agree: how many tasks must select an entry, as for consensus.
+        scale: what the result is multiplied by.
+        trim: as for ties.
+        kept: as for ties.
+        thresholds: as for ties.
+        quota: as for ties.
+        majority: as for ties.
+
+    Returns:
+        [...], to be added to the base.
+    """
+    merged = ties(
+        deltas, density=density, trim=trim, kept=kept, combine="sum", thresholds=thresholds,
+        quota=quota, majority=majority,
+    )  # fmt: skip
+    return _agreed(deltas, merged, strictness, agree) * scale
+
+
+def _agreed(deltas: Tensor, merged: Tensor, strictness: PerModelNumber, agree: int) -> Tensor:
+    """What enough masks select of a merged vector."""
+    selecting = selected(deltas, merged, strictness).sum(dim=0)
+    return merged.where(selecting >= min(agree, len(deltas)), 0.0)
 
 
 def selected(deltas: Tensor, merged: Tensor, strictness: PerModelNumber, **_: Any) -> Tensor:
