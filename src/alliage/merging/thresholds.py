@@ -14,6 +14,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -72,6 +73,7 @@ def magnitude_thresholds(vectors: Tensor, ranks: list[int]) -> Tensor:
 class RankThresholds:
     """The magnitudes of given ranks, each of one of several vectors, as a first pass.
 
+    The ranks are those of the vectors in turn: with more ranks than vectors, from the first again.
     Results are "thresholds", float32 for each rank, and, where exactly so many entries are wanted
     and equal ones would be too many, "quota" for each block: how many entries equal to each
     threshold it keeps, the first ones; −1 keeps all.
@@ -110,11 +112,11 @@ class RankThresholds:
                 place,
                 [
                     int((row == search.low).sum())
-                    for row, search in zip(patterns, self.searches, strict=True)
+                    for row, search in zip(cycle(patterns), self.searches, strict=False)
                 ],
             )
             return
-        for row, search in zip(patterns, self.searches, strict=True):
+        for row, search in zip(cycle(patterns), self.searches, strict=False):
             if not search.found:
                 inside = row[(row >= search.low) & (row < search.high) & (row != search.middle)]
                 below = int((row < search.low).sum())
@@ -180,9 +182,9 @@ class RankThresholds:
             samples, self._samples = self._samples, []
             if not samples:
                 return
-            for model, search in enumerate(self.searches):
+            for number, search in enumerate(self.searches):
                 if not search.found:
-                    search.place_by([sample[model] for sample in samples])
+                    search.place_by([sample[number % len(sample)] for sample in samples])
 
     def _thresholds(self) -> list[float]:
         patterns = np.array([search.low for search in self.searches], np.uint32)

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def keep_largest(
+    vectors: Tensor, thresholds: Sequence[float] | Tensor, quota: Sequence[int] | None
+) -> Tensor:
+    """The vectors [n, ...] with zeros in place of what does not stay; themselves where all does."""
+    import torch
+
+    if not torch.as_tensor(thresholds).any():
+        return vectors
+    return vectors.where(stays(vectors, thresholds, quota), 0.0)
+
+
 def stays(
     vectors: Tensor, thresholds: Sequence[float] | Tensor, quota: Sequence[int] | None
 ) -> Tensor:
@@ -27,11 +38,14 @@ def stays(
     """
     import torch
 
-    magnitudes, limits = vectors.abs(), per_model(torch.as_tensor(thresholds), vectors)
-    kept = magnitudes >= limits
-    for row, values, limit, left in zip(kept, magnitudes, limits, quota or (), strict=False):
+    kept = torch.empty(vectors.shape, dtype=torch.bool, device=vectors.device)
+    limits = torch.as_tensor(thresholds).tolist()
+    lefts = [-1] * len(limits) if quota is None else quota
+    for row, values, limit, left in zip(kept, vectors, limits, lefts, strict=True):
+        magnitudes = values.abs()
+        torch.ge(magnitudes, limit, out=row)
         if left >= 0:
-            equal = (values == limit).flatten()
+            equal = (magnitudes == limit).flatten()
             row &= ~(equal & (equal.cumsum(0) > left)).reshape(row.shape)
     return kept
 

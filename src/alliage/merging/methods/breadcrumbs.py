@@ -54,14 +54,6 @@ class BandThresholds(RankThresholds):
         """Bytes, at the most, for two ends of each model."""
         return RankThresholds.memory(2 * models, sampled)
 
-    def sample(self, tensors: Tensor) -> None:
-        """Take slices [n, m] for both ends."""
-        super().sample(tensors.repeat(2, 1))
-
-    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:
-        """Count a block [n, m] for both ends."""
-        super().update(tensors.repeat(2, 1), place, uniform)
-
 
 @method(
     "breadcrumbs",

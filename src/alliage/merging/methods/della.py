@@ -77,6 +77,7 @@ def della(
     paper="arXiv:2406.11617",
     departures=_DEPARTURES + " Cancelled votes are positive.",
     random=True,
+    work=2,
 )
 def della_ties(
     deltas: Tensor,

@@ -16,7 +16,7 @@ from alliage.merging.registry import (
     weighted_sum,
 )
 from alliage.merging.thresholds import TrimThresholds, trim_rank
-from alliage.merging.trimming import stays, whole_thresholds
+from alliage.merging.trimming import keep_largest, whole_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,4 +72,4 @@ def magnitude_prune(
         shares = per_model(density, deltas.double()).flatten().tolist()
         ranks = [trim_rank(numel, share, "count") for share in shares]
         thresholds, quota = whole_thresholds(deltas, ranks)
-    return weighted_sum(deltas.where(stays(deltas, thresholds, quota), 0.0), weight) * scale
+    return weighted_sum(keep_largest(deltas, thresholds, quota), weight) * scale

@@ -43,12 +43,12 @@ class Balance:
 
     def sample(self, tensors: Tensor) -> None:
         """Take slices [n, m] for the ends."""
-        self._ends.sample(tensors.repeat(2, 1))
+        self._ends.sample(tensors)
 
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """See a block [n, m] for what is looked for now."""
         if self._bounds is None:
-            self._ends.update(tensors.repeat(2, 1), place)
+            self._ends.update(tensors, place)
             return
         scores = _scores(tensors, self._bounds)
         self._cuts.update(scores, place)
@@ -79,6 +79,7 @@ class Balance:
     "the others; and at K = 1 no other does. Where less than one entry would be clipped none is.",
     first_pass=Balance,
     homogeneous=False,
+    work=2,
 )
 def pcb(
     deltas: Tensor,

@@ -16,7 +16,7 @@ from alliage.merging.registry import (
     weighted_sum,
 )
 from alliage.merging.thresholds import Kept, TrimThresholds, trim_rank
-from alliage.merging.trimming import stays, whole_thresholds
+from alliage.merging.trimming import keep_largest, whole_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class MajoritySign:
         """A block's elected signs, + less −; whether some of its votes cancel exactly."""
         if arguments["vote"] == "none" or arguments.get("signs") is not None:
             return 0, False
-        kept = tensors.where(stays(tensors, arguments["thresholds"], arguments.get("quota")), 0.0)
+        kept = keep_largest(tensors, arguments["thresholds"], arguments.get("quota"))
         votes = _votes(kept, arguments["weight"], arguments["vote"])
         cancelled = bool(((votes == 0) & (kept != 0).any(dim=0)).any())
         depends = cancelled and arguments["zero"] == "majority"
@@ -114,7 +114,7 @@ def ties(
 
     if thresholds is None:
         thresholds, quota = _whole_thresholds(deltas, density, kept)
-    trimmed = deltas.where(stays(deltas, thresholds, quota), 0.0)
+    trimmed = keep_largest(deltas, thresholds, quota)
     everyone = vote == "none" and signs is None
     votes = signs.to(deltas.dtype) if signs is not None else _votes(trimmed, weight, vote)
     zero = "drop" if signs is not None else zero
