@@ -10,6 +10,7 @@ def test_the_list_and_one_method(alliage):
     for word in ("arXiv:2306.01708", "density", "(0, 1]", "departures", "twice"):
         assert word in one.stdout
     document = json.loads(alliage("methods ties --json").stdout)["methods"][0]
+    assert (document["takes_signs"], document["masks"]) == (True, False)
     density = next(p for p in document["parameters"] if p["name"] == "density")
     assert (density["default"], density["range"]) == (0.2, "(0, 1]")
 
@@ -30,4 +31,8 @@ def test_the_page_has_a_section_for_each_and_no_broken_table(alliage):
     assert "[arXiv:2306.01708](https://arxiv.org/abs/2306.01708)" in page
     one = alliage("methods fisher --markdown").stdout
     assert one.count("\n## ") == 1
+    masks = alliage("methods emr --markdown").stdout
+    assert "reads every model twice" in masks
+    assert "- Keeps masks, by which `alliage apply --task` rebuilds each model." in masks
+    assert "Takes given signs" in alliage("methods ties").stdout
     assert "Needs statistics: fisher" in one

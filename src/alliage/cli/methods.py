@@ -73,6 +73,8 @@ def _section(method: Method) -> Iterator[str]:
     yield f"- Works on {works}, unit {method.unit}; {_passes(method)}."
     if needs := _needs(method):
         yield f"- Needs {needs}."
+    if more := _more(method):
+        yield f"- {more}"
     yield f"- {_promises(method)}"
     if method.departures:
         yield f"- Departures: {method.departures}"
@@ -103,7 +105,15 @@ def _needs(method: Method) -> str:
 
 
 def _passes(method: Method) -> str:
-    return "reads every model twice" if method.first_pass else "reads every model once"
+    twice = method.first_pass is not None or method.masks is not None
+    return "reads every model twice" if twice else "reads every model once"
+
+
+def _more(method: Method) -> str:
+    """What it writes or takes beside the weights."""
+    if method.masks is not None:
+        return "Keeps masks, by which `alliage apply --task` rebuilds each model."
+    return "Takes given signs (`signs:`) for the elected ones." if method.takes_signs else ""
 
 
 def _promises(method: Method) -> str:
@@ -132,6 +142,8 @@ def _document(method: Method) -> dict[str, Any]:
         "needs_data": method.statistics is not None,
         "statistics": method.statistics,
         "models": method.models,
+        "masks": method.masks is not None,
+        "takes_signs": method.takes_signs,
         "random": method.random,
         "identical": method.identical,
         "homogeneous": method.homogeneous,
@@ -157,6 +169,8 @@ def _print_one(method: Method) -> None:
     print(f"unit        {method.unit}, {_passes(method)}")
     print(f"needs       {_needs(method) or 'no data'}")
     print(f"works on    {'tuned − base' if method.space == 'delta' else 'weights'}")
+    if more := _more(method):
+        print(f"more        {more}")
     print(f"promises    {_promises(method).partition(': ')[2]}")
     if method.departures:
         print(f"departures  {method.departures}")
