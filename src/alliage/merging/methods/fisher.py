@@ -1,4 +1,4 @@
-"""Fisher merging (Matena and Raffel 2022): each entry by how much its model's answers depend on it."""
+"""Fisher merging (Matena and Raffel 2022): each entry as much as its model needs it."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class FisherNorms:
     unit="block",
     space="weight",
     paper="arXiv:2111.09832",
-    departures="The floor holds for every model; the authors' code may favour the first one. What a "
-    "model's data do not touch has no information, and counts with the floor.",
+    departures="The floor holds for every model; the authors' code may favour the first one. What "
+    "a model's data do not touch has no information, and counts with the floor.",
     first_pass=FisherNorms,
     statistics="fisher",
     identical=True,

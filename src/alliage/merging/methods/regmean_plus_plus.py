@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     unit="tensor",
     space="weight",
     paper="arXiv:2508.03121",
-    departures="As for regmean. The inputs come from alliage statistics regmean++, which merges the "
-    "layers in their order for them; the merge itself runs no model.",
+    departures="As for regmean. The inputs come from alliage statistics regmean++, which merges "
+    "the layers in their order for them; the merge itself runs no model.",
     statistics="regmean_plus_plus",
     identical=True,
 )
