@@ -11,9 +11,12 @@ from alliage.checkpoints.writer import MAX_SHARD_BYTES
 from alliage.merging.engine.distributed import Executor
 from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.run import RunRecord, run
+from alliage.merging.methods.arcee_fusion import arcee_fusion
 from alliage.merging.methods.average import average
+from alliage.merging.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from alliage.merging.methods.core_space import core_space
 from alliage.merging.methods.dare import dare_linear, dare_ties
+from alliage.merging.methods.della import della, della_ties
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
 from alliage.merging.methods.geometric_median import geometric_median
@@ -23,14 +26,20 @@ from alliage.merging.methods.karcher import karcher
 from alliage.merging.methods.knots import knots
 from alliage.merging.methods.lora_concat import lora_concat
 from alliage.merging.methods.lora_svd import lora_svd
+from alliage.merging.methods.magmax import magmax
+from alliage.merging.methods.magnitude_prune import magnitude_prune
 from alliage.merging.methods.metagpt import metagpt
 from alliage.merging.methods.model_stock import model_stock
 from alliage.merging.methods.multislerp import multislerp, multislerp_delta
+from alliage.merging.methods.nearswap import nearswap
 from alliage.merging.methods.nuslerp import nuslerp, nuslerp_delta
 from alliage.merging.methods.passthrough import passthrough
+from alliage.merging.methods.pcb import pcb
+from alliage.merging.methods.ram import ram, ram_plus
 from alliage.merging.methods.regmean import regmean
 from alliage.merging.methods.regmean_plus_plus import regmean_plus_plus
 from alliage.merging.methods.robust_merge import robust_merge
+from alliage.merging.methods.sce import sce
 from alliage.merging.methods.slerp import slerp
 from alliage.merging.methods.star import star
 from alliage.merging.methods.svc import svc
@@ -48,10 +57,15 @@ __all__ = [
     "MergeRecipe",
     "Plan",
     "RunRecord",
+    "arcee_fusion",
     "average",
+    "breadcrumbs",
+    "breadcrumbs_ties",
     "core_space",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_ties",
     "describe",
     "factor_average",
     "fisher",
@@ -65,21 +79,28 @@ __all__ = [
     "load_recipe",
     "lora_concat",
     "lora_svd",
+    "magmax",
+    "magnitude_prune",
     "merge",
     "metagpt",
     "method",
     "model_stock",
     "multislerp",
     "multislerp_delta",
+    "nearswap",
     "nuslerp",
     "nuslerp_delta",
     "parse_recipe",
     "passthrough",
+    "pcb",
     "plan",
+    "ram",
+    "ram_plus",
     "regmean",
     "regmean_plus_plus",
     "robust_merge",
     "run",
+    "sce",
     "slerp",
     "star",
     "svc",

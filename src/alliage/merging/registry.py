@@ -220,8 +220,8 @@ class Method:
         models: how many models it merges; None: any number.
         identical: whether it promises that copies of one model give that model, by its defaults.
         homogeneous: whether models that are scaled together give the result scaled.
-        work: of unit "tensor": how much decompositions take beside the models' and the result's
-            tensors, in float32 tensors of one model.
+        work: how much decompositions and float64 arithmetic take beside the models' and the
+            result's tensors, in float32 tensors of one model.
         masks: how each model is rebuilt from what the method merges; None: it is not.
         rank: of unit "factors": (the adapters' ranks, 0 where one does not adapt the module, d_out,
             d_in, **parameters) -> the result's rank at the most, and whether it is certain before
