@@ -223,6 +223,29 @@ def test_masks_of_one_model_give_that_model(large, tmp_path):
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)
 
 
+def test_adapters_come_back_as_full_models_with_their_heads(family, tmp_path):
+    """Of a single one nothing is lost: the same as applying it."""
+    adapters = [family / "topics-lora"]
+    alliage.merge("emr", base=family / "base", models=adapters, out=tmp_path / "out")
+    found, expected = (
+        alliage.apply(*given, out=tmp_path / name, **more).out
+        for name, given, more in (
+            ("again", [tmp_path / "out"], {"task": "topics-lora"}),
+            ("applied", [family / "topics-lora"], {}),
+        )
+    )
+    one, other = (
+        {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
+        for folder in (found, expected)
+    )
+    assert one.keys() == other.keys()
+    assert "classifier.weight" in one
+    for name, tensor in other.items():
+        torch.testing.assert_close(one[name], tensor, rtol=1e-6, atol=1e-6)
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (found, expected)]
+    assert configs[0]["id2label"] == configs[1]["id2label"]
+
+
 def test_masks_are_vectors_like_others(large, tmp_path):
     """A task's masks may stand in a recipe where a model does."""
     home, base, _ = large
