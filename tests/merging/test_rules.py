@@ -15,7 +15,7 @@ def test_a_rule_brings_its_parameters():
     method, arguments = settings()
     assert arguments["rule"] == "ties"
     assert arguments["density"] == [0.2, 0.2]
-    assert "trim" not in method.parameters  # each module is one vector
+    assert arguments["trim"] == "model"  # all modules are one vector
     method, arguments = settings(parameters={"rule": "slerp", "t": 0.3})
     assert arguments["t"] == 0.3
     assert method.models == 2
@@ -60,7 +60,7 @@ def test_every_rule_merges_whole_matrices(rule):
     method = describe(rule)
     tensors = torch.randn(method.models or 3, 6, 9, generator=torch.Generator().manual_seed(0))
     before = tensors.clone()
-    merged = by_rule(rule, tensors, {}, lambda model, count: torch.full((count,), 0.1 * model))
+    merged = by_rule(rule, tensors, {})
     assert merged.shape == (6, 9)
     assert merged.isfinite().all()
     assert torch.equal(tensors, before)

@@ -23,6 +23,7 @@ import alliage
 from alliage import vectors
 from alliage.merging import get_method
 from alliage.merging.recipe.dialects import preset
+from alliage.merging.rules import by_rule
 from alliage.tuning import extract
 from tests.real.peers import Question
 from tests.vectors.test_low_rank import bert
@@ -173,13 +174,14 @@ def test_random_factors_apart(homes, masks, rule):
         factors = [vector.factors(name.removesuffix(".weight")) for vector in adapters]
         root = math.sqrt(factors[0].scale)
 
-        def draws(model, count, of_A=of_A, of_B=of_B):
-            dropped = 1 - torch.cat([of_B[model].flatten(), of_A[model].flatten()])
-            return dropped[:count] * 0.99
+        def apply(rule, tensors, parameters, masks=(of_B, of_A)):
+            of_B, of_A = (torch.stack(each) for each in masks)
+            mask = of_B if tensors.shape == of_B.shape else of_A
+            return by_rule(rule, tensors, parameters | {"uniform": (1 - mask) * 0.99})
 
         B, A = get_method("factor_average")(
             [f.B * root for f in factors], [f.A * root for f in factors],
-            weight=list(WEIGHTS), draws=draws, **given,
+            weight=list(WEIGHTS), apply=apply, **given,
         )  # fmt: skip
         torch.testing.assert_close(B @ A, update, rtol=1e-4, atol=2e-6)
     assert next(kept, None) is None

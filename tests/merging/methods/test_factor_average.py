@@ -35,21 +35,6 @@ def test_another_rule_merges_each_factor_by_itself():
     assert torch.equal(merged[1], ties(A, density=0.4))
 
 
-def test_both_factors_have_draws_of_their_own():
-    asked = []
-
-    def draws(model, count):
-        asked.append((model, count))
-        return torch.linspace(0, 0.999, count)
-
-    one = torch.ones(1, 3, 2), torch.ones(1, 2, 3)
-    merged = factor_average(*one, rule="dare_linear", density=0.5, rescale="none", draws=draws)
-    assert asked == [(0, 6), (0, 12)]
-    # draws 0, 0.2, 0.4, … for B; the later half of twelve, from 0.545 on, for A
-    assert torch.equal(merged[0].flatten(), torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
-    assert not merged[1].any()
-
-
 def test_ranks_must_be_one():
     with pytest.raises(RuntimeError, match="equal size"):
         factor_average([B[0], torch.ones(2, 2)], [A[0], torch.ones(2, 2)])

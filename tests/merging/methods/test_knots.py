@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alliage.merging import get_method, knots, ties
+from alliage.merging.rules import by_rule
 
 # Both updates write along u = (0.6, 0.8): [u·(3, 4) | u·(4, −2)] = u·(3, 4, 4, −2), so U = ±u,
 # ΣV₁ = ±(3, 4) and ΣV₂ = ±(4, −2).
@@ -72,11 +73,12 @@ def test_repeated_updates_bring_no_coordinates_of_rounding_errors():
 
 
 def test_a_random_rule_takes_the_draws_given():
-    def draws(model, count):
-        return torch.full((count,), 0.9 if model == 0 else 0.1)
+    def apply(rule, tensors, parameters):
+        uniform = torch.tensor([0.9, 0.1])[:, None, None].expand(tensors.shape)
+        return by_rule(rule, tensors, parameters | {"uniform": uniform})
 
     given = {"rule": "dare_linear", "density": 0.5}
-    found = product(knots(B, A, draws=draws, **given))
+    found = product(knots(B, A, apply=apply, **given))
     close(found, [[4.8, -2.4], [6.4, -3.2]])  # the first drops out, the second is doubled
     own = knots(B, A, **given)
     assert torch.equal(own[1], knots(B, A, **given)[1])  # by the rule's own seed

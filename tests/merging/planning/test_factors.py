@@ -65,7 +65,8 @@ def test_rules_that_do_not_fit(family):
     assert "must name a method of blocks or tensors (Did you mean 'ties'" in problems(rule="tiess")
     assert "has no parameter 'densty'. Did you mean 'density'?" in problems(densty=0.2)
     assert "has no parameter 'density'" in problems(rule="average", density=0.2)
-    assert "has no parameter 'trim'" in problems(rule="ties", trim="tensor")
+    assert problems(rule="ties", trim="tensor", density=[0.2, 0.4]) == ""
+    assert "is one vector with" in problems(rule="ties", density=[0.2, 0.4])
     assert "rule is one method for all tensors" in problems(rule=["ties", "average"])
     assert "merges 2 models, found 3" in problems(rule="slerp", t=0.5)
     content = {

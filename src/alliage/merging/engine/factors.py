@@ -14,9 +14,10 @@ from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import for_each
-from alliage.merging.engine.computing import uniform
+from alliage.merging.engine.rule_passes import rule_passes
 from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
 from alliage.merging.planning.plan import Plan
+from alliage.merging.rules import Apply
 from alliage.vectors import LowRankVector
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Notify = Callable[[str, int, int], None]
 Factors = tuple["Tensor", "Tensor"]
+Use = Callable[[MergedModule, Factors], None]
+Applying = Callable[[MergedModule], Apply]
 
 # Which modules the adapters' settings choose, and how.
 _CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -42,7 +45,7 @@ def with_ranks(plan: Plan, notify: Notify) -> Plan:
     def measure(module: MergedModule, merged: Factors) -> None:
         ranks[module.name] = max(1, merged[0].shape[1])
 
-    _merge(plan, measure, partial(notify, "reading"))
+    _merge(plan, measure, notify)
     measured = replace(plan)
     lay_out_factors(measured, ranks)
     return measured
@@ -56,7 +59,7 @@ def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
     """
     import torch
 
-    problems: list[Problem] = []
+    problems: dict[str, Problem] = {}
 
     def write(module: MergedModule, merged: Factors) -> None:
         kind = dtypes.torch_dtype(module.dtype)
@@ -69,12 +72,15 @@ def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
             stored = tensor.to(kind).contiguous()
             if not stored.isfinite().all():
                 what = f"some merged values are no finite {module.dtype}."
-                problems.append(Problem(f"output: {name}", what))
-            writer.write(name, 0, stored.view(torch.uint8).numpy().data.cast("B"))
+                problems[name] = Problem(f"output: {name}", what)
+            data = stored.view(torch.uint8).numpy().data.cast("B")
+            writer.write(name, 0, data, again=name in written)
+            written.add(name)
 
-    _merge(plan, write, partial(notify, "merging"))
+    written: set[str] = set()
+    _merge(plan, write, notify)
     if problems:
-        raise AlliageError(sorted(problems, key=str))
+        raise AlliageError([problems[name] for name in sorted(problems)])
 
 
 def lora_settings(plan: Plan) -> dict[str, Any]:
@@ -97,10 +103,24 @@ def lora_settings(plan: Plan) -> dict[str, Any]:
     return made | {"base_model_name_or_path": plan.base.location}
 
 
-def _merge(
-    plan: Plan, use: Callable[[MergedModule, Factors], None], notify: Callable[[int, int], None]
-) -> None:
+def _merge(plan: Plan, use: Use, notify: Notify) -> None:
     """Merge every module, and use what comes out while it is there."""
+    passes = rule_passes(plan)
+    if passes is None:
+        _walk(plan, None, use, partial(notify, "merging"))
+        return
+    passes.measure(
+        lambda applying: _walk(plan, applying, lambda *_: None, partial(notify, "reading"))
+    )
+    _walk(plan, passes.merging, use, partial(notify, "merging"))
+    if not passes.settle():
+        _walk(plan, passes.merging, use, partial(notify, "merging again"))
+
+
+def _walk(
+    plan: Plan, applying: Applying | None, use: Use, notify: Callable[[int, int], None]
+) -> None:
+    """Call the method for every module, with the `apply` that is made for it."""
     from alliage.threads import one_torch_thread
 
     adapters = adapters_of(plan)
@@ -119,7 +139,10 @@ def _merge(
                 problems.extend(found)
             return
         B, A = zip(*pairs, strict=True)
-        use(module, plan.method.function(B, A, **_arguments(plan, module)))
+        given = _arguments(plan, module)
+        if applying is not None:
+            given["apply"] = applying(module)
+        use(module, plan.method.function(B, A, **given))
 
     with one_torch_thread():
         for_each(
@@ -158,15 +181,7 @@ def _arguments(plan: Plan, module: MergedModule) -> dict[str, Any]:
     import torch
 
     declared = plan.method.parameters
-    given = {
+    return {
         name: torch.tensor(value) if declared[name].per_model else value
         for name, value in module.arguments.items()
     }
-    if plan.method.random:
-        seed = module.arguments["seed"]
-
-        def draws(model: int, count: int) -> Tensor:
-            return torch.from_numpy(uniform(seed, f"{module.name}.weight", model, 0, count))
-
-        given["draws"] = draws
-    return given

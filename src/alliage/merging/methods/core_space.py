@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.low_rank import joined, left_basis, split_evenly, thin_svd
 from alliage.merging.registry import Rule, method
-from alliage.merging.rules import Draws, by_rule
+from alliage.merging.rules import Apply, by_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def core_space(
     *,
     rule: Annotated[str, Rule()] = "task_arithmetic",
     balanced: bool = False,
-    draws: Draws | None = None,
+    apply: Apply = by_rule,
     **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
     """Merge the cores Mᵢ = U_BᵀBᵢAᵢV_A of the updates, without loss: ΔWᵢ = U_B Mᵢ V_Aᵀ.
@@ -46,7 +46,7 @@ def core_space(
         A: n tensors [rᵢ, d_in].
         rule: the method that merges the cores, with its own parameters beside it.
         balanced: first write each update as U√S·√SVᵀ: the result does not depend on its factors.
-        draws: of a random rule: (model, how many) -> numbers in [0, 1).
+        apply: how the rule is applied; as it stands, each module is one vector to it.
         parameters: of the rule.
 
     Returns:
@@ -62,7 +62,7 @@ def core_space(
     if not U.shape[1] or not V.shape[1]:
         return B[0].new_zeros(len(B[0]), 0), A[0].new_zeros(0, A[0].shape[1])
     cores = [(U.T @ b.double()) @ (a.double() @ V) for b, a in zip(B, A, strict=True)]
-    merged = by_rule(rule, torch.stack(cores).float(), parameters, draws).double()
+    merged = apply(rule, torch.stack(cores).float(), parameters).double()
     if U.shape[1] <= V.shape[1]:
         return U.float(), (merged @ V.T).float()
     return (U @ merged).float(), V.T.float()

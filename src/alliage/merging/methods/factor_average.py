@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.registry import Rule, method
-from alliage.merging.rules import Draws, by_rule
+from alliage.merging.rules import Apply, by_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ def factor_average(
     *,
     rule: Annotated[str, Rule()] = "average",
     root: bool = False,
-    draws: Draws | None = None,
+    apply: Apply = by_rule,
     **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
     """Merge the factors apart: B = Σ wᵢBᵢ / Σ wᵢ and A = Σ wᵢAᵢ / Σ wᵢ, or by another rule.
@@ -41,7 +41,7 @@ def factor_average(
         rule: the method that merges the Bᵢ, and the Aᵢ, with its own parameters beside it.
         root: a weight wᵢ of the rule is √|wᵢ| for Bᵢ and sgn(wᵢ)√|wᵢ| for Aᵢ, as in PEFT: wᵢ in
             their product.
-        draws: of a random rule: (model, how many) -> numbers in [0, 1).
+        apply: how the rule is applied; as it stands, each factor is one vector to it.
         parameters: of the rule.
 
     Returns:
@@ -54,15 +54,7 @@ def factor_average(
         weights = torch.as_tensor(parameters["weight"], dtype=torch.float64)
         of_B["weight"] = weights.abs().sqrt()
         of_A["weight"] = weights.sign() * of_B["weight"]
-    size = B[0].numel()
-    later: Draws | None = None
-    if draws is not None:
-        given = draws
-
-        def later(model: int, count: int) -> Tensor:
-            return given(model, size + count)[size:]
-
     return (
-        by_rule(rule, torch.stack(list(B)), of_B, draws),
-        by_rule(rule, torch.stack(list(A)), of_A, later),
+        apply(rule, torch.stack(list(B)), of_B),
+        apply(rule, torch.stack(list(A)), of_A),
     )

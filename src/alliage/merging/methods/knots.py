@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.low_rank import common_left_basis
 from alliage.merging.registry import Rule, method
-from alliage.merging.rules import Draws, by_rule
+from alliage.merging.rules import Apply, by_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,7 @@ def _rank(ranks: Sequence[int], d_out: int, d_in: int, **_: Any) -> tuple[int, b
     unit="factors",
     space="delta",
     paper="arXiv:2410.19735",
-    departures="The rule sees each module apart; the authors trim the coordinates of all modules "
-    "as one vector. Singular values are zero where rounding alone can make them, not below 1e-5.",
+    departures="Singular values are zero where rounding alone can make them, not below 1e-5.",
     rank=_rank,
 )
 def knots(
@@ -31,19 +30,20 @@ def knots(
     A: Sequence[Tensor],
     *,
     rule: Annotated[str, Rule()] = "ties",
-    draws: Draws | None = None,
+    apply: Apply = by_rule,
     **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
     """Align the updates by one SVD, merge their coordinates, go back.
 
     With SVD[ΔW₁ | … | ΔWₙ] = UΣ[V₁ | … | Vₙ], each update is U·ΣVᵢ; the rule merges the ΣVᵢ, and
-    the result is U·merged. U comes from the factors, and ΣVᵢ = (UᵀBᵢ)Aᵢ.
+    the result is U·merged. U comes from the factors, and ΣVᵢ = (UᵀBᵢ)Aᵢ. What the rule trims as one
+    vector (trim: model), it trims over the coordinates of all modules, as the authors do.
 
     Args:
         B: n tensors [d_out, rᵢ], the adapters' B; rᵢ = 0 is an adapter without this module.
         A: n tensors [rᵢ, d_in].
         rule: the method that merges the ΣVᵢ, with its own parameters beside it; TIES in the paper.
-        draws: of a random rule: (model, how many) -> numbers in [0, 1).
+        apply: how the rule is applied; as it stands, each module is one vector to it.
         parameters: of the rule.
 
     Returns:
@@ -55,4 +55,4 @@ def knots(
     if not U.shape[1]:
         return U.float(), A[0].new_zeros(0, A[0].shape[1])
     aligned = torch.stack([(U.T @ b.double()) @ a.double() for b, a in zip(B, A, strict=True)])
-    return U.float(), by_rule(rule, aligned.float(), parameters, draws)
+    return U.float(), apply(rule, aligned.float(), parameters)

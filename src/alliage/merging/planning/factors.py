@@ -14,6 +14,7 @@ from alliage.errors import Problem
 from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
 from alliage.merging.planning.plan import Plan
 from alliage.merging.recipe.parameters import depth_of
+from alliage.merging.rules import rule_of
 from alliage.vectors import LowRankVector
 
 
@@ -93,7 +94,7 @@ def plan_factors(made: Plan) -> list[Problem]:
         for module in modules
     ]
     lay_out_factors(made)
-    return []
+    return list(_differing(made))
 
 
 def adapters_of(made: Plan) -> list[LowRankVector]:
@@ -156,6 +157,24 @@ def _wider(B: TensorSpec, A: TensorSpec) -> str:
 
 def _with_rank(shape: tuple[int, ...], axis: int, rank: int) -> tuple[int, ...]:
     return (*shape[:axis], rank, *shape[axis + 1 :])
+
+
+def _differing(made: Plan) -> Iterator[Problem]:
+    """What keeps the modules from being one vector to the rule's first pass."""
+    first, *others = made.factors
+    rule = rule_of(made.method, first.arguments)
+    if rule is None or rule.first_pass is None:
+        return
+    for module in others:
+        if {rule.first_pass.scope(**each.arguments) for each in (first, module)} != {"model"}:
+            continue
+        for key in rule.first_pass.reads:
+            found, expected = module.arguments[key], first.arguments[key]
+            if found != expected:
+                what = f"is {found}, but the module is one vector with {first.name}: {expected}."
+                fix = "Give one value for all modules, or trim: module."
+                yield Problem(f"{key} of {module.name}", what, fix)
+                return
 
 
 def _unequal(made: Plan, adapters: list[LowRankVector]) -> Iterator[Problem]:
