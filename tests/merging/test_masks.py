@@ -235,7 +235,11 @@ def test_adapters_come_back_as_full_models_with_their_heads(family, tmp_path):
         )
     )
     one, other = (
-        {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
+        {
+            key: value
+            for file in sorted(folder.glob("*.safetensors"))
+            for key, value in load_file(file).items()
+        }
         for folder in (found, expected)
     )
     assert one.keys() == other.keys()
