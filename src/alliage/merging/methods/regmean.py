@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # Grams are stored in float32: what is smaller beside the largest may be all rounding.
 _LEAST_PIVOT = 1e-6  # squared, of equations scaled to a diagonal of ones
 _LEAST_EIGENVALUE = 2.0**-23
+WORK = 24  # float32 tensors of the size of a Gram that the equations take, as measured
 
 
 @method(
@@ -24,6 +25,7 @@ _LEAST_EIGENVALUE = 2.0**-23
     "paper's inverse does not exist.",
     statistics="regmean",
     identical=True,
+    work=WORK,
 )
 def regmean(
     weights: Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.methods.regmean import regmean
+from alliage.merging.methods.regmean import WORK, regmean
 from alliage.merging.registry import In, method
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "the layers in their order for them; the merge itself runs no model.",
     statistics="regmean_plus_plus",
     identical=True,
+    work=WORK,
 )
 def regmean_plus_plus(
     weights: Tensor,
