@@ -10,6 +10,8 @@ def test_signs_go_into_a_merge(alliage, workspace):
     assert done.stdout.startswith("oracle.safetensors: ")
     assert "up" in done.stdout
     line = "merge --method ties --signs oracle.safetensors --base base sentiment topics -o out"
+    shown = alliage(f"{line} --dry-run").stdout
+    assert any(row.split() == ["signs", "oracle.safetensors"] for row in shown.splitlines())
     done = alliage(line)
     assert done.returncode == 0, done.stderr
     assert alliage("verify out").returncode == 0

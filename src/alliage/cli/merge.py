@@ -226,6 +226,7 @@ def _print_plan(made: Plan) -> None:
         "by tensor": ", ".join(plan["by_tensor"]) or None,
         "base": plan["base"],
         "models": ", ".join(plan["models"]),
+        "signs": plan["signs"],
         "merged": f"{plan['tensors_merged']} tensors, {plan['elements_merged']:,} elements",
         "converted": f"{plan['tensors_converted']} tensors" if plan["tensors_converted"] else None,
         "copied": f"{plan['tensors_copied']} tensors" if plan["tensors_copied"] else None,

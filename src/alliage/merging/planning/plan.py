@@ -317,6 +317,7 @@ class Plan:
             "by_tensor": sorted(set(self.method.parameters) - set(self.arguments)),
             "base": self.base.ref if self.base is not None else None,
             "models": [vector.name for vector in self.vectors],
+            "signs": self.signs.ref if self.signs is not None else None,
             "tensors_merged": len(self._merged_specs()),
             "tensors_converted": len(self.converted),
             "tensors_copied": len(self.copied),
