@@ -14,7 +14,7 @@ from torch import Tensor
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head
-from alliage.data import Task
+from alliage.data import Kind, Task
 from alliage.data.task import GENERATIVE
 from alliage.errors import AlliageError, Problem
 from alliage.evaluation.heads import Misfit, choose_head, match_labels
@@ -102,6 +102,7 @@ class Candidates:
         self.targets: dict[str, Tensor] = {}
         self.models: list[Candidate] = []
         self.held = Held(memory)
+        self._names: dict[Kind, dict[str, str]] = {}
         self._memory, self._threads = memory, threads
         made = self.plan(first)
         home = folder / ".merged"
@@ -150,10 +151,14 @@ class Candidates:
             head = self._fitting_head(checkpoint, question.task)
         classifier = load_classifier(checkpoint, question.task, head=head)
         classifier.model.to(self.settings.device).requires_grad_(False)
-        numbered = load_classifier(
-            cast(Checkpoint, _Numbered(checkpoint)), question.task, head=head
-        )
-        parameters = _parameters(classifier.model, numbered.model, checkpoint)
+        kind = question.task.kind
+        if kind not in self._names:  # of one kind, all are of one class
+            twin = load_classifier(
+                cast(Checkpoint, _Numbered(checkpoint)), question.task, head=head
+            )
+            self._names[kind] = _names(twin.model, checkpoint)
+        parameters = self._names[kind]
+        _check_values(classifier.model, parameters, checkpoint)
         held = _tensors(classifier.model)
         for name, own in parameters.items():
             shared = self.targets.setdefault(name, held[own].data)
@@ -191,21 +196,22 @@ def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _parameters(
-    model: torch.nn.Module, numbered: torch.nn.Module, checkpoint: Checkpoint
-) -> dict[str, str]:
-    """Name in the checkpoint -> name in the model that was loaded from it.
+def _names(numbered: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """Name in the checkpoint -> name in the model that is loaded from it.
 
-    The two differ, as transformers renames weights when it loads them. So another model was loaded
-    from tensors that hold nothing but their own number.
+    The two differ, as transformers renames weights when it loads them.
+
+    Args:
+        numbered: loaded from tensors that hold nothing but their own number.
+        checkpoint: whose tensors they are.
 
     Raises:
         AlliageError: the model holds weights that the checkpoint has otherwise.
     """
     names = [name for name, spec in checkpoint.specs().items() if spec.is_weight]
-    held, stored = _tensors(model), set(model.state_dict())
+    stored = set(numbered.state_dict())
     pairs: dict[str, str] = {}
-    problems = []
+    strange = []
     for own, tensor in _tensors(numbered).items():
         if own not in stored or not tensor.is_floating_point():
             continue
@@ -213,14 +219,33 @@ def _parameters(
         if place in range(len(names)) and (tensor == place + _FIRST).all():
             pairs.setdefault(names[int(place)], own)
         elif not is_task_head(own):
-            problems.append(Problem(own, "is no tensor of the checkpoint."))
-    for name, own in pairs.items():
-        if not torch.equal(held[own].cpu(), checkpoint.read(name).float()):
-            problems.append(Problem(name, f"has other values than {own} of the loaded model."))
+            strange.append(Problem(own, "is no tensor of the checkpoint."))
+    _refuse(numbered, checkpoint, strange)
+    return pairs
+
+
+def _check_values(model: torch.nn.Module, names: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    """See that the model holds the checkpoint's values as they are.
+
+    Raises:
+        AlliageError: some are transposed, or otherwise changed.
+    """
+    held = _tensors(model)
+    _refuse(
+        model,
+        checkpoint,
+        [
+            Problem(name, f"has other values than {own} of the loaded model.")
+            for name, own in names.items()
+            if not torch.equal(held[own].cpu(), checkpoint.read(name).float())
+        ],
+    )
+
+
+def _refuse(model: torch.nn.Module, checkpoint: Checkpoint, problems: list[Problem]) -> None:
     if problems:
         what = f"{type(model).__name__} holds weights otherwise than the files do."
         raise AlliageError([Problem(checkpoint.name, what, _MERGE), *problems[:8]])
-    return pairs
 
 
 class _Numbered:

@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from alliage.checkpoints import dtypes
-from alliage.errors import Problem, UsageError
+from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging import kernels
 from alliage.merging.engine.blocks import Block, cut, for_each
-from alliage.merging.engine.computing import Computing, KernelComputing, TorchComputing
+from alliage.merging.engine.computing import (
+    Computing,
+    KernelComputing,
+    TorchComputing,
+    narrowed,
+    widened,
+)
 from alliage.merging.engine.passes import Statistics, measure
 from alliage.merging.engine.progress import torch_alone
 from alliage.merging.kernels import Seen
@@ -28,6 +33,8 @@ from alliage.merging.planning.plan import MergedTensor, Plan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+_PIECE = 2**15  # elements that are written together
 
 Made = Mapping[str, "Tensor"]  # a merged tensor's name -> what the method returns for it, flat
 
@@ -64,24 +71,29 @@ class Held:
             UsageError: a method that makes an adapter.
             AlliageError: NaN or infinity in the inputs, or in what would be merged; all of them.
         """
-        made = self.made(plan)
-        factor = _factor(plan)
-        problems = []
-        for tensor in plan.merged:
-            result = made[tensor.name]
-            if factor is not None:
-                result = result * tensor.arguments[factor]
-            if plan.method.space == "delta":
-                result = self._bases[tensor.name] + result
-            stored = result.to(dtypes.torch_dtype(tensor.dtype)).reshape(tensor.spec.shape)
-            if not stored.isfinite().all():
+        made, factor = self.made(plan), _factor(plan)
+        problems: list[Problem] = []
+
+        def write(tensor: MergedTensor) -> None:
+            places = [targets[name] for name in (tensor.name, *tensor.copies) if name in targets]
+            direct = places[:1] if places and _is_plain(places[0]) else []
+            values = direct[0] if direct else torch.empty(tensor.spec.shape)
+            finite = _finish(
+                made[tensor.name].numpy(),
+                np.float32(1.0 if factor is None else tensor.arguments[factor]),
+                self._bases[tensor.name].numpy() if plan.method.space == "delta" else None,
+                tensor.dtype,
+                values.view(-1).numpy(),
+            )
+            if not finite:
                 what = f"some merged values are no finite {tensor.dtype}."
                 problems.append(Problem(f"output: {tensor.name}", what))
-            for name in (tensor.name, *tensor.copies):
-                if name in targets:
-                    targets[name].copy_(stored)
+            for place in places[len(direct) :]:
+                place.copy_(values)
+
+        for_each(plan.merged, write, plan.workers)
         if problems:
-            raise UsageError(problems)
+            raise AlliageError(sorted(problems, key=str))
 
     def made(self, plan: Plan) -> Made:
         """What the method itself returns for each merged tensor, its last factor left out."""
@@ -152,15 +164,42 @@ class Held:
         return self._statistics[key]
 
 
+def _is_plain(target: Tensor) -> bool:
+    """Whether a target's memory can be written to as it is."""
+    return target.device.type == "cpu" and target.dtype == torch.float32 and target.is_contiguous()
+
+
+def _finish(
+    made: NDArray[np.float32],
+    factor: np.float32,
+    base: NDArray[np.float32] | None,
+    dtype: str,
+    out: NDArray[np.float32],
+) -> bool:
+    """Write base + made · factor, rounded to a stored type; whether all of it is finite.
+
+    In pieces that stay in the cache, each operation rounded by itself as in the engine.
+    """
+    finite = True
+    for start in range(0, len(made), _PIECE):
+        piece = out[start : start + _PIECE]
+        with np.errstate(over="ignore"):
+            np.multiply(made[start : start + _PIECE], factor, out=piece)
+            if base is not None:
+                np.add(base[start : start + _PIECE], piece, out=piece)
+        if dtype != "F32":
+            piece[:] = widened(narrowed(piece, dtype).view(np.uint8), dtype)
+        finite = finite and bool(np.isfinite(piece).all())
+    return finite
+
+
 def _run(plan: Plan, computing: Computing, statistics: Statistics | None) -> None:
     """Compute all blocks, and again those that a guess was wrong for."""
-    whole, guess = plan.method.unit == "tensor", plan.method.guess
+    whole, guess, size = plan.method.unit == "tensor", plan.method.guess, plan.block
     blocks = [
         block
         for tensor in plan.merged
-        for block in cut(
-            tensor, tensor.spec.numel, max(tensor.spec.numel, 1) if whole else plan.block
-        )
+        for block in cut(tensor, tensor.spec.numel, max(tensor.spec.numel, 1) if whole else size)
     ]
     guessed: Mapping[str, Any] = guess.guessed if guess is not None else {}
     seen: dict[int, Seen] = {}
