@@ -24,7 +24,8 @@ def _rank(ranks: Sequence[int], d_out: int, d_in: int, **_: Any) -> tuple[int, b
     paper="arXiv:2509.17786",
     departures="The paper takes the bases from the factors as they are, so that a rule that is not "
     "linear depends on how B and A share their sizes; balanced takes them from the updates. "
-    "Directions of singular values that are zero are left out.",
+    "Directions of singular values that are zero are left out. The authors trim each module by "
+    "itself (trim: module); a rule's own default may be the model as one vector, as of TIES.",
     rank=_rank,
 )
 def core_space(
