@@ -95,6 +95,50 @@ RECIPES = {
           - {model: {llama}/c, parameters: {weight: 0.25}}
         parameters: {lambda: 0.7}
         """, 0),
+    "breadcrumbs": ("""
+        merge_method: breadcrumbs
+        base_model: {llama}/base
+        models:
+          - {model: {llama}/a, parameters: {weight: 0.3, density: 0.5, gamma: 0.1}}
+          - {model: {llama}/b, parameters: {weight: -0.7, density: [0.21, 0.9]}}
+        parameters: {lambda: 0.8}
+        """, 0),
+    "breadcrumbs with elected signs": ("""
+        merge_method: breadcrumbs_ties
+        base_model: {llama}/base
+        models: [{model: {llama}/a}, {model: {llama}/b}, {model: {llama}/c}]
+        parameters: {weight: 0.5, density: 0.4, gamma: 0.05, normalize: true}
+        """, 0),
+    "della that drops nothing": ("""
+        merge_method: della
+        base_model: {llama}/base
+        models: [{model: {llama}/a}, {model: {llama}/b}]
+        parameters: {weight: [1.0, 0.5], epsilon: 0.1}
+        """, 0),
+    "sce": ("""
+        merge_method: sce
+        base_model: {llama}/base
+        models: [{model: {llama}/a}, {model: {llama}/b}, {model: {llama}/c}]
+        parameters: {select_topk: [{filter: mlp, value: 0.2}, {value: 0.6}]}
+        """, 4),
+    "ram": ("""
+        merge_method: ram
+        base_model: {llama}/base
+        models: [{model: {llama}/a}, {model: {llama}/b}, {model: {llama}/c}]
+        parameters: {epsilon: 0.01}
+        """, 4),
+    "ram, strengthened": ("""
+        merge_method: ramplus_tl
+        base_model: {llama}/base
+        models: [{model: {llama}/a}, {model: {llama}/b}, {model: {llama}/c}]
+        parameters: {epsilon: [0.01, 0.002], alpha: 2.0}
+        """, 4),
+    "nearswap": ("""
+        merge_method: nearswap
+        base_model: {llama}/a
+        models: [{model: {llama}/b}, {model: {llama}/a}]
+        parameters: {t: [0.001, 0.01]}
+        """, 4),
     "linear": ("""
         merge_method: linear
         models:
