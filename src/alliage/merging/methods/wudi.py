@@ -20,8 +20,8 @@ _RATE = 1e-5  # of Adam, the paper's
     paper="arXiv:2503.08099",
     departures="Every matrix is optimised, embeddings too, and kernels of convolutions as "
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. The gradient is "
-    "its closed form, in float64. A task that does not change a matrix has no say in it. The "
-    "inputs are taken to be the columns as they are stored; GPT-2 stores them as rows.",
+    "its closed form. A task that does not change a matrix has no say in it. The inputs are "
+    "taken to be the columns as they are stored; GPT-2 stores them as rows.",
     homogeneous=False,
     work=WORK,
 )
@@ -58,9 +58,10 @@ def _merge(deltas: Tensor, steps: int) -> Tensor:
     del some
     # G is the rows' product; where it would be larger than they are, it is not formed.
     wide = rows.shape[1] > rows.shape[0]
-    within = rows if wide else rows.mT @ rows
+    within = (rows if wide else rows.mT @ rows).to(deltas.dtype)
     del rows
-    moved = torch.zeros_like(start)
+    first = first.to(deltas.dtype)
+    moved = torch.zeros_like(first)
     optimiser = torch.optim.Adam([moved], lr=_RATE)
     for _ in range(steps):
         pulled = (moved @ within.mT) @ within if wide else moved @ within
