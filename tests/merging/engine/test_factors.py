@@ -1,6 +1,7 @@
 """Merged adapters as PEFT loads them, against dense sums that PEFT made; and how they are run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,14 @@ def test_each_module_has_its_own_rank(tmp_path):
     lengths = [len(name) for name in settings["rank_pattern"]]
     assert lengths == sorted(lengths, reverse=True)  # the first pattern that fits is PEFT's
     alike = merged_by(tmp_path, "lora_concat", models=["0", "0"], out="alike")
+    file = tmp_path / "1" / "adapter_config.json"  # PEFT saves a set in any order
+    turned = json.loads(file.read_text())
+    shutil.copytree(tmp_path / "1", tmp_path / "turned")
+    turned["target_modules"] = turned["target_modules"][::-1]
+    (tmp_path / "turned" / "adapter_config.json").write_text(json.dumps(turned))
+    kept = merged_by(tmp_path, "lora_concat", models=["1", "turned"], out="kept")
+    kept = json.loads((kept / "adapter_config.json").read_text())
+    assert sorted(kept["target_modules"]) == ["dense", "value"]
     settings = json.loads((alike / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"]) == (4, 4)
     assert settings["rank_pattern"] == {}
@@ -208,6 +217,8 @@ def test_energy_decides_the_ranks_of_the_files(tmp_path):
     tune(bert(), tmp_path, bert, CASES["other modules"][1])
     share = 0.8
     out = merged_by(tmp_path, "lora_svd", parameters={"energy": share})
+    content = {"method": "lora_svd", "parameters": {"energy": share}, "models": [str(out)]}
+    assert "may be smaller than planned" in plan(parse_recipe(content)).notes[0]
     exact, cut = (
         vectors.open(folder, tmp_path / "base")
         for folder in (merged_by(tmp_path, "lora_concat", out="exact"), out)

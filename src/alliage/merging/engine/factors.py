@@ -15,6 +15,7 @@ from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import for_each
 from alliage.merging.engine.rule_passes import rule_passes
+from alliage.merging.planning.adapter_names import one_choice
 from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
 from alliage.merging.planning.plan import Plan
 from alliage.merging.rules import Apply
@@ -96,7 +97,7 @@ def lora_settings(plan: Plan) -> dict[str, Any]:
     pattern = dict(ordered) if len(set(names.values())) > 1 else {}
     made |= {"r": rank, "lora_alpha": rank, "rank_pattern": pattern, "alpha_pattern": pattern}
     made |= {"use_rslora": False, "init_lora_weights": True}
-    if any(each.get(key) != made.get(key) for each in settings for key in _CHOICE):
+    if not one_choice(settings, _CHOICE):
         made |= {**dict.fromkeys(_CHOICE), "target_modules": sorted(names)}
     # The heads stay apart; PEFT expects one in an adapter that names its type of task.
     made |= {"modules_to_save": None, "task_type": None}

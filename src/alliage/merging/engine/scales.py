@@ -9,6 +9,7 @@ from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.computing import uniform
+from alliage.merging.planning.adapter_names import one_choice
 from alliage.merging.planning.plan import Plan
 from alliage.merging.planning.scales import MergedScales, groups, scalings_of
 from alliage.vectors import ScalingVector
@@ -64,7 +65,7 @@ def scaling_settings(plan: Plan) -> dict[str, Any]:
     adapters = (vector.adapter.adapter for vector in scalings_of(plan))
     settings = [adapter.raw for adapter in adapters if adapter is not None]
     made = dict(settings[0])
-    if any(each.get(key) != made.get(key) for each in settings for key in _CHOICE):
+    if not one_choice(settings, _CHOICE):
         made["exclude_modules"] = None
         made["target_modules"] = sorted(scales.in_memory for scales in plan.scales)
         made["feedforward_modules"] = sorted(

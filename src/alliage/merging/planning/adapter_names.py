@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alliage.vectors import LowRankVector, ScalingVector
@@ -56,6 +56,16 @@ def output_name(stored: str, prefix: tuple[str, str]) -> str:
     """A tensor's name in the output."""
     theirs, ours = prefix
     return ours + stored.removeprefix(theirs)
+
+
+def one_choice(settings: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> bool:
+    """Whether several adapters' settings choose modules alike; PEFT saves sets in any order."""
+    first, *others = ([_ordered(each.get(key)) for key in keys] for each in settings)
+    return all(each == first for each in others)
+
+
+def _ordered(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, list) else value
 
 
 def _before(stored: str, module: str) -> str:

@@ -94,6 +94,8 @@ def plan_factors(made: Plan) -> list[Problem]:
         for module in modules
     ]
     lay_out_factors(made)
+    if not all(module.certain for module in made.factors):
+        made.notes.append("the ranks depend on the values: the output may be smaller than planned.")
     return list(_differing(made))
 
 
