@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alliage.merging import dare_linear, dare_ties, describe, parse_recipe, task_arithmetic, ties
+from alliage.merging import dare_ties, describe, get_method, parse_recipe, ties
 from alliage.merging.recipe.dialects import _PRESETS, DIALECTS, preset
 
 
@@ -48,15 +48,21 @@ BY_HAND = {
     ("fusion_bench", "task_arithmetic"): [0.3, 0.3, 0.6, 0.0],
     ("mergekit", "dare_linear"): [1.0, 1.0, 2.0, 0.0],
     ("mergekit", "dare_ties"): [4.0, 4.0, 4.0, 2.0],
+    # nothing is dropped
+    ("mergekit", "della"): [1.0, 1.0, 2.0, 0.0],
+    ("mergekit", "della_ties"): [2.0, 4.0, 2.0, 1.0],
+    ("mergekit", "breadcrumbs"): [1.0, 1.0, 2.0, 0.0],
+    ("mergekit", "breadcrumbs_ties"): [4.0, 4.0, 4.0, 2.0],
+    # all is selected; squares 15, 18, 25 weigh what agrees: (3·15 + 1·25)/40
+    ("mergekit", "sce"): [1.75, 4.0, 2.0, 1.0],
+    # all is shared: the mean
+    ("mergekit", "ram_plus"): [1 / 3, 1 / 3, 2 / 3, 0.0],
 }
 
 
 @pytest.mark.parametrize(("dialect", "method"), BY_HAND)
 def test_by_hand(dialect, method):
-    function = {
-        "ties": ties, "task_arithmetic": task_arithmetic, "dare_linear": dare_linear,
-        "dare_ties": dare_ties,
-    }[method]  # fmt: skip
+    function = get_method(method)
     found = function(DELTAS, **preset(dialect, method))
     torch.testing.assert_close(found, torch.tensor(BY_HAND[dialect, method]), rtol=1e-6, atol=0)
 
