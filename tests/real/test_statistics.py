@@ -122,5 +122,6 @@ def test_on_real_text_merges_that_know_the_data_are_better(minilm, data_folder, 
         for name in TASKS
     ]
     print("single", single)
+    assert scores["fisher"] > scores["average"]
     assert scores["regmean"] > scores["average"]
     assert scores["regmean_plus_plus"] > scores["average"]

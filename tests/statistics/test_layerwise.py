@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alliage.checkpoints.statistics import open_statistics
 from alliage.errors import AlliageError, UsageError
 from alliage.evaluation import Misfit
 from alliage.merging import parse_recipe, plan, run
 from alliage.statistics import collect_regmean, collect_regmean_plus_plus
-from tests.statistics.models import MOOD, STORIES, SUBJECT
+from tests.statistics.models import MOOD, SHAPES, STORIES, SUBJECT
 from tests.statistics.test_collecting import layer_inputs, model_of
 
 TASKS = {"sentiment": MOOD, "topics": SUBJECT}
@@ -92,20 +92,25 @@ def test_the_file_says_which_merge_it_is_of(collected):
     assert origin.digests == origin.merged_with[1]
 
 
-def test_gpt2_and_its_other_way_of_storing_weights(zoo, tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    for seed, name in enumerate("ab"):
-        shutil.copytree(zoo / "gpt", tmp_path / name)
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "task", "blocks"),
+    [("gpt", STORIES, 2), ("t5", STORIES, 4), ("vit", SHAPES, 2)],
+    ids=["gpt", "t5", "vit"],
+)
+def test_merges_of_every_form_solve_the_equations(zoo, tmp_path, name, task, blocks):
+    """GPT-2 stores weights the other way round; T5's blocks are an encoder's and a decoder's."""
+    for seed, copy in enumerate("ab"):
+        shutil.copytree(zoo / name, tmp_path / copy)
+        stored = load_file(zoo / name / "model.safetensors")
         draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
-        model.save_pretrained(tmp_path / name)
-    refs = [tmp_path / name for name in "ab"]
-    records = collect_regmean_plus_plus(refs, [STORIES] * 2, tmp_path / "inputs")
-    assert records[0].passes == 2
+        moved = {
+            key: tensor + 0.05 * torch.randn(tensor.shape, generator=draw)
+            for key, tensor in stored.items()
+        }
+        save_file(moved, tmp_path / copy / "model.safetensors", {"format": "pt"})
+    refs = [tmp_path / copy for copy in "ab"]
+    records = collect_regmean_plus_plus(refs, [task] * 2, tmp_path / "inputs")
+    assert records[0].passes == blocks
     models = [
         {"model": str(ref), "statistics": str(record.out)}
         for ref, record in zip(refs, records, strict=True)
@@ -113,11 +118,21 @@ def test_gpt2_and_its_other_way_of_storing_weights(zoo, tmp_path):
     run(plan(parse_recipe({"method": "regmean_plus_plus", "models": models})), tmp_path / "out")
     merged = load_file(tmp_path / "out" / "model.safetensors")
     a, b = (load_file(ref / "model.safetensors") for ref in refs)
-    name = "transformer.h.1.mlp.c_fc.weight"
-    grams = [load_file(record.out)[name].double().numpy() for record in records]
-    reduced = [0.9 * g + 0.1 * np.diag(np.diag(g)) for g in grams]
-    right = sum(g @ w[name].double().numpy() for g, w in zip(reduced, (a, b), strict=True))
-    np.testing.assert_allclose(merged[name], np.linalg.solve(sum(reduced), right), atol=1e-5)
+    known = [load_file(record.out) for record in records]
+    turned = open_statistics(records[0].out).origin.transposed
+    assert len(known[0]) >= 8
+    for key in known[0]:
+        grams = [each[key].double().numpy() for each in known]
+        reduced = [0.9 * gram + 0.1 * np.diag(np.diag(gram)) for gram in grams]
+        weights = [w[key].double().numpy() for w in (a, b)]
+        weights = weights if key in turned else [weight.T for weight in weights]
+        right = sum(gram @ weight for gram, weight in zip(reduced, weights, strict=True))
+        found = merged[key].double().numpy()
+        found = found if key in turned else found.T
+        bound = 1e-5 * np.abs(right).max()
+        np.testing.assert_allclose(sum(reduced) @ found, right, rtol=0, atol=bound)
+        dead = np.diag(sum(reduced)) == 0  # units of T5 that no text makes positive
+        np.testing.assert_allclose(found[dead], sum(weights)[dead] / 2, atol=1e-6)
 
 
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(family, tmp_path):
