@@ -143,6 +143,64 @@ def test_dare_has_mergekits_rescaling():
     assert read(linear).arguments_for(layer(0, "mlp.up"), 0.0)["rescale"] == "l1"
 
 
+SPARSE = """
+merge_method: della
+base_model: b
+models: [{model: b}, {model: x, parameters: {epsilon: 0.1}}, {model: y}]
+parameters: {weight: 1, density: 0.4}
+"""
+
+
+def test_della_is_ours_with_elected_signs_and_della_linear_ours_without():
+    recipe = read(SPARSE)
+    arguments = recipe.arguments_for("w", 0.0)
+    assert (recipe.method, recipe.refs) == ("della_ties", ("x", "y"))
+    assert (arguments["epsilon"], arguments["density"]) == ([0.1, 0.15], [0.4, 0.4])
+    assert (arguments["combine"], arguments["rescale"]) == ("mean", "l1")
+    linear = read(SPARSE.replace("della", "della_linear")).arguments_for("w", 0.0)
+    assert (linear["rescale"], "combine" in linear) == ("l1", False)
+    found = messages(SPARSE.replace("della", "della_linear").replace("1,", "1, normalize: true,"))
+    assert "parameters.normalize: only false is supported for della_linear." in found
+
+
+def test_breadcrumbs_has_mergekits_outliers():
+    recipe = read(SPARSE.replace("della", "breadcrumbs_ties").replace("epsilon", "gamma"))
+    arguments = recipe.arguments_for("w", 0.0)
+    assert (arguments["gamma"], arguments["combine"]) == ([0.1, 0.01], "sum")
+    found = messages(SPARSE.replace("della", "breadcrumbs").replace("1,", "1, rescale: true,"))
+    assert "breadcrumbs has no parameter 'epsilon'" in found
+    assert "parameters.rescale: only false is supported for breadcrumbs." in found
+
+
+PLAINLY = "base_model: b\nmodels: [{model: x}, {model: b}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "refs", "arguments"),
+    [
+        (
+            "merge_method: sce\nparameters: {select_topk: 0.2, int8_mask: true}",
+            "sce", ("x",), {"density": 0.2, "floor": 1e-6},
+        ),
+        ("merge_method: ram", "ram", ("x",), {"epsilon": 1e-5}),
+        (
+            "merge_method: ramplus_tl\nparameters: {alpha: 0.5}",
+            "ram_plus", ("x",), {"epsilon": 1e-5, "r": 0.1, "alpha": 0.5, "over": "tensor"},
+        ),
+        ("merge_method: nearswap\nparameters: {t: 0.1}", "nearswap", ("b", "x"), {"t": 0.1}),
+        ("merge_method: arcee_fusion", "arcee_fusion", ("b", "x"), {}),
+    ],
+)  # fmt: skip
+def test_what_chooses_entries(text, method, refs, arguments):
+    recipe = read(PLAINLY + text)
+    assert (recipe.method, recipe.refs) == (method, refs)
+    assert recipe.arguments_for("w", 0.0) == arguments
+
+
+def test_nearswap_needs_its_step():
+    assert "nearswap needs t for every tensor." in messages(PLAINLY + "merge_method: nearswap")
+
+
 def test_layers_stacked():
     recipe = read(STACK)
     assert [part.models[0].layers for part in recipe.slices] == [(0, 16), (8, 24)]
