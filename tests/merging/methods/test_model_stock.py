@@ -59,6 +59,7 @@ def test_small_steps_have_the_same_angles_as_large_ones():
 def test_steps_that_cancel_and_models_without_any():
     one = torch.tensor([1.0, 2.0])
     assert not model_stock(torch.stack([one, -one])).any()
+    assert not model_stock(torch.stack([one, -3 * one])).any()  # whose average is not zero
     assert not model_stock(torch.stack([one, 0 * one])).any()  # no angle counts as a right one
     assert torch.equal(model_stock(one[None]), one)
     assert model_stock(torch.empty(2, 0)).shape == (0,)

@@ -32,6 +32,13 @@ def test_a_direction_of_one_task_worked_out_by_hand():
     close(svc(deltas, scale=1.0, alpha=1.0), deltas.sum(dim=0))
 
 
+def test_a_rounding_error_is_no_response():
+    # the quotient of 4 and 1e-9 would count for billions of tasks, and leave nothing of the 4
+    deltas = diagonals([4.0, 0.0], [1e-9, 2.0])
+    found = svc(deltas, scale=1.0, alpha=0.5)
+    close(found, torch.diag(torch.tensor([16 / 3, 8 / 3])))
+
+
 def test_a_conflict_worked_out_by_hand():
     # e₁: 4 − 2 = 2 has ½ of the 4 and −1 of the −2, which counts as α: 2·2/(½ + ¼) = 16/3
     # e₂: 1 + 1 = 2 has twice of each: 2·2/(2 + 2) = 1. The 2 and the 2 are equal singular values,
