@@ -24,7 +24,8 @@ _VERBS = {
 }
 _PACKAGES = (
     "checkpoints", "vectors", "geometry", "merging", "pruning",
-    "tuning", "data", "evaluation", "statistics", "studies", "report", "testing",
+    "tuning", "data", "evaluation", "statistics", "search", "studies",
+    "report", "testing",
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 from alliage.data import Example, Task
 from alliage.merging import parse_recipe
-from alliage.search.questions import questions
+from alliage.search.questions import questions_of
 
 TEXTS = {
     "mood": ["good", "bad", "the film was awful", "great book", "not good", "very bad", "the sun"],
@@ -28,7 +28,7 @@ def tasks():
 
 @pytest.fixture
 def asked(tasks):
-    return questions(tasks)
+    return questions_of(tasks)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from alliage.merging import load_recipe, parse_recipe, plan, run
 from alliage.search import ada_merging
 from alliage.search.ada_merging import Settings, learn, linear_recipe
 from alliage.search.candidates import Candidates
-from alliage.search.questions import questions
+from alliage.search.questions import questions_of
 from alliage.search.running import learn_coefficients
 from tests.conftest import shift
 
@@ -53,7 +53,7 @@ def entropies(tasks):
         )
         for task in tasks
     ]
-    return questions(hidden, criterion="entropy", heads={"themes": "topics"})
+    return questions_of(hidden, criterion="entropy", heads={"themes": "topics"})
 
 
 def whole_entropy(recipe, candidates):
@@ -172,7 +172,7 @@ def test_the_same_seed_learns_the_same(recipe, entropies, tmp_path):
 
 
 def test_labels_are_not_looked_at(recipe, tasks, entropies, tmp_path):
-    labelled = questions(tasks, heads={"themes": "topics"})
+    labelled = questions_of(tasks, heads={"themes": "topics"})
     linear = linear_recipe(recipe("task_arithmetic", MODELS))
     found = []
     for asked in (labelled, entropies):

@@ -12,7 +12,7 @@ from alliage.errors import AlliageError
 from alliage.evaluation import Misfit
 from alliage.merging import parse_recipe, plan, run
 from alliage.search.candidates import Candidates
-from alliage.search.questions import questions
+from alliage.search.questions import questions_of
 from tests.conftest import WORDS, bert_config, save_tokenizer, shift
 
 TAGS = ("O", "B-PER", "I-PER")
@@ -112,7 +112,7 @@ def test_every_kind_answers_as_the_written_merge_does(home, tmp_path, kind):
 
     task = question(kind)
     heads = None if kind == "texts" else {kind: "second"}
-    asked = questions([task], heads=heads)
+    asked = questions_of([task], heads=heads)
     with Candidates(recipe(1.0), asked, tmp_path) as candidates:
         for number, scale in enumerate((0.4, 3.0)):
             score = candidates.score(recipe(scale))
@@ -154,11 +154,11 @@ def test_the_score_is_the_mean_over_the_tasks(recipe, asked, tmp_path):
 def test_a_task_that_no_head_fits_or_several_do_is_refused(recipe, family, tasks, tmp_path):
     other = Task("other", "sequence-classification", ("a", "b", "c", "d"), tasks[0].splits)
     with pytest.raises(Misfit, match="none of its heads records the task 'other'"):
-        Candidates(recipe(), questions([other]), tmp_path)
+        Candidates(recipe(), questions_of([other]), tmp_path)
     twice = recipe(models=("sentiment", "sentiment"))
     with pytest.raises(Misfit, match="--head"):
-        Candidates(twice, questions(tasks[:1]), tmp_path)
-    chosen = questions(tasks[:1], heads={"mood": "sentiment-2"})
+        Candidates(twice, questions_of(tasks[:1]), tmp_path)
+    chosen = questions_of(tasks[:1], heads={"mood": "sentiment-2"})
     with Candidates(twice, chosen, tmp_path) as candidates:
         assert candidates.notes == []
 

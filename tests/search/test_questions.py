@@ -10,7 +10,7 @@ from alliage.errors import UsageError
 from alliage.evaluation import Unlabelled
 from alliage.evaluation.answers import Answers
 from alliage.evaluation.writing import Writing
-from alliage.search.questions import mean_entropy, questions
+from alliage.search.questions import mean_entropy, questions_of
 
 EXAMPLES = (Example(("a",), 0), Example(("b",), 1))
 
@@ -41,28 +41,31 @@ def test_entropy_by_hand():
     ],
 )
 def test_the_metric_that_counts(task, metric):
-    (asked,) = questions([task])
+    (asked,) = questions_of([task])
     assert (asked.metric, asked.maximised) == (metric, True)
 
 
 def test_lower_is_better_for_errors():
-    assert [questions([TWO], metric=m)[0].maximised for m in ("ece", "matthews")] == [False, True]
-    assert not questions([make("regression")], metric="mse")[0].maximised
-    assert not questions([TWO], criterion="entropy")[0].maximised
+    assert [questions_of([TWO], metric=m)[0].maximised for m in ("ece", "matthews")] == [
+        False,
+        True,
+    ]
+    assert not questions_of([make("regression")], metric="mse")[0].maximised
+    assert not questions_of([TWO], criterion="entropy")[0].maximised
 
 
 def test_metrics_without_a_common_mean_are_refused():
     # One is right more often when higher, the other surer of texts when lower.
     text = make("text-generation", (), [Example(("",), "b")], name="text")
-    assert questions([text])[0].metric == "perplexity"
+    assert questions_of([text])[0].metric == "perplexity"
     with pytest.raises(UsageError, match="accuracy, perplexity have no common mean") as error:
-        questions([TWO, text])
+        questions_of([TWO, text])
     assert "Name one metric" in str(error.value)
 
 
 def test_a_metric_that_the_answers_do_not_tell_is_named():
     text = make("text-generation", (), [Example(("",), "b")])
-    (asked,) = questions([text], metric="exact_match")
+    (asked,) = questions_of([text], metric="exact_match")
     answers = Writing(np.array([1.0]), np.array([2]), ("b",), None)
     with pytest.raises(UsageError, match=r"t: exact_match is not measured here\. .*perplexity"):
         asked.measure(answers)
@@ -71,23 +74,23 @@ def test_a_metric_that_the_answers_do_not_tell_is_named():
 def test_entropy_needs_no_labels_and_scores_do():
     hidden = make("sequence-classification", ("no", "yes"), [Example(("a",), None)] * 2)
     with pytest.raises(Unlabelled, match="nothing to score"):
-        questions([hidden])
-    (asked,) = questions([hidden], criterion="entropy")
+        questions_of([hidden])
+    (asked,) = questions_of([hidden], criterion="entropy")
     assert [example.label for example in asked.examples] == [0, 0]
     tags = make("token-classification", ("DET", "NOUN"), [Example(("a", "b"), None)])
-    assert questions([tags], criterion="entropy")[0].examples[0].label == (0, 0)
+    assert questions_of([tags], criterion="entropy")[0].examples[0].label == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["regression", "text-generation"])
 def test_answers_without_probabilities_have_no_entropy(kind):
     with pytest.raises(UsageError, match="no entropy over labels"):
-        questions([make(kind)], criterion="entropy")
+        questions_of([make(kind)], criterion="entropy")
 
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(UsageError) as error:
-        questions([TWO], metric="acuracy", heads={"tt": "a"})
+        questions_of([TWO], metric="acuracy", heads={"tt": "a"})
     assert "--head tt: no such task. Did you mean 't'?" in str(error.value)
     assert "t: has no metric 'acuracy'. Did you mean 'accuracy' or" in str(error.value)
     with pytest.raises(UsageError, match="entropy is a metric itself"):
-        questions([TWO], metric="f1", criterion="entropy")
+        questions_of([TWO], metric="f1", criterion="entropy")

@@ -16,7 +16,7 @@ from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, plan, run
 from alliage.search import trials as module
 from alliage.search.candidates import Candidates
-from alliage.search.questions import questions
+from alliage.search.questions import questions_of
 from alliage.search.recipe_file import load_search
 from alliage.search.running import Machine, search_points
 from alliage.search.space import Search, parse_spaces
@@ -158,7 +158,7 @@ def test_a_search_of_something_else_is_not_gone_on_with(recipe, asked, tasks, tm
     with pytest.raises(UsageError, match="of other recipe"):
         search(recipe(parameters={"density": 0.5}), asked, content)
     with pytest.raises(UsageError, match="of other tasks"):
-        search(recipe(), questions(tasks, metric="f1_macro"), content)
+        search(recipe(), questions_of(tasks, metric="f1_macro"), content)
     with pytest.raises(UsageError, match="of other seed"):
         search(recipe(), asked, content, seed=3)
     with pytest.raises(UsageError, match="of other models, recipe"):
@@ -190,7 +190,7 @@ def test_merges_that_cannot_be_made_are_passed_over(recipe, asked, tmp_path):
 
 
 def test_errors_are_minimised(recipe, tasks, tmp_path):
-    asked = questions(tasks, metric="ece")
+    asked = questions_of(tasks, metric="ece")
     content = {"parameters": {"scale": [0.5, 1.0, 2.0, 3.0]}}
     found = search_points(recipe(), points(recipe(), content), asked, tmp_path)
     assert found.score.value == min(trial.score.value for trial in found.trials)
@@ -203,7 +203,7 @@ def test_entropy_is_a_criterion_without_labels(recipe, tasks, tmp_path):
         replace(task, splits={"test": [e._replace(label=None) for e in task.splits["validation"]]})
         for task in tasks
     ]
-    asked = questions(hidden, split="test", criterion="entropy")
+    asked = questions_of(hidden, split="test", criterion="entropy")
     content = {"parameters": {"scale": [0.5, 2.0, 8.0]}}
     found = search_points(recipe(), points(recipe(), content), asked, tmp_path / "found")
     # The same by hand, through the models of the best merge as they are loaded from files.

@@ -6,7 +6,7 @@ from transformers import BertForSequenceClassification
 
 import alliage
 from alliage.merging import load_recipe, plan, run
-from alliage.search.questions import questions
+from alliage.search.questions import questions_of
 from alliage.search.running import search_soup
 from alliage.search.soups import Step, greedy
 from tests.conftest import save_tokenizer, shift
@@ -61,7 +61,7 @@ def by_files(models, task, out):
 
 
 def test_a_greedy_soup_by_files_says_the_same(siblings, tasks, tmp_path, monkeypatch):
-    asked = questions(tasks[:1])
+    asked = questions_of(tasks[:1])
     found = search_soup(siblings, "greedy", asked, tmp_path / "found")
 
     def score(chosen):
@@ -85,7 +85,7 @@ def test_a_greedy_soup_by_files_says_the_same(siblings, tasks, tmp_path, monkeyp
 
 
 def test_a_uniform_soup_takes_all(siblings, tasks, tmp_path):
-    found = search_soup(siblings, "uniform", questions(tasks[:1]), tmp_path / "found")
+    found = search_soup(siblings, "uniform", questions_of(tasks[:1]), tmp_path / "found")
     assert [entry.model for entry in found.recipe.models] == siblings
     assert len(found.trials) == 1
     assert found.score.value == by_files(siblings, tasks[0], tmp_path / "merged")
@@ -94,6 +94,6 @@ def test_a_uniform_soup_takes_all(siblings, tasks, tmp_path):
 def test_adapters_may_be_averaged(family, tasks, tmp_path):
     models = [str(family / "sentiment-lora")] * 2
     found = search_soup(
-        models, "greedy", questions(tasks[:1], heads={"mood": "sentiment-lora"}), tmp_path
+        models, "greedy", questions_of(tasks[:1], heads={"mood": "sentiment-lora"}), tmp_path
     )
     assert len(found.recipe.models) == 2  # equal models do not make each other worse

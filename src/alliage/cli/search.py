@@ -163,7 +163,7 @@ def _questions(
     quiet: bool,
 ) -> list[Question]:
     from alliage.data import load_task
-    from alliage.search.questions import questions
+    from alliage.search.questions import questions_of
 
     wrong = [each for each in heads if not all(each.partition("="))]
     if wrong:
@@ -171,7 +171,7 @@ def _questions(
     loaded = [load_task(task) for task in tasks]
     for line in dict.fromkeys(str(note) for task in loaded for note in task.notes):
         console.note(line, quiet=quiet)
-    return questions(
+    return questions_of(
         loaded,
         split=split,
         limit=limit,

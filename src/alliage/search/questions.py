@@ -70,7 +70,7 @@ class Question:
         return found[self.metric]
 
 
-def questions(
+def questions_of(
     tasks: Sequence[Task],
     *,
     split: str = "validation",

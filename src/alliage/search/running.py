@@ -100,7 +100,7 @@ def search_points(
     Args:
         recipe: the models, and parameters that are not searched.
         spaces: what is.
-        questions: what every merge is asked: `alliage.search.questions`.
+        questions: what every merge is asked: `questions_of`.
         out: the folder of the study and of best.yml; made if missing.
         trials: how many points; by default the whole grid, or 100 of what is endless.
         seed: of the choice of points, where they are chosen.
