@@ -59,6 +59,8 @@ _STATISTICS = 256  # training examples of each task that Fisher and Gram matrice
 _STEPS = 300  # of AdaMerging
 # Coefficients learned without labels, for each model or each of its tensors.
 LEARNED = {"ada_merging_task": "task", "ada_merging_layer": "layer"}
+REBUILT = ", rebuilt"  # behind a method's name: not one model, but one for each task
+_PROGRAM = Path(sys.executable).with_name("alliage")
 _UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
@@ -141,11 +143,8 @@ def _run(name: str, family: Family, home: Path) -> None:
     _prepare(family, home)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         waiting = {
-            method: [
-                pool.submit(_merged if method else _singles, family, home, seed, method)
-                for seed in SEEDS
-            ]
-            for method in ("", *methods_for(name), *LEARNED)
+            method: [pool.submit(_scored, family, home, seed, method) for seed in SEEDS]
+            for method in ("", *methods_for(name), *LEARNED, *rebuilding(name))
         }
         found = {
             method: [future.result() for future in futures] for method, futures in waiting.items()
@@ -178,6 +177,13 @@ def methods_for(name: str) -> list[str]:
         for method in list_methods()
         if describe(method).unit in units and describe(method).models is None
     ]
+
+
+def rebuilding(name: str) -> list[str]:
+    """The methods that keep masks, by which each task's model is rebuilt."""
+    from alliage.merging import describe
+
+    return [method + REBUILT for method in methods_for(name) if describe(method).masks is not None]
 
 
 def _prepare(family: Family, home: Path) -> None:
@@ -250,27 +256,47 @@ def _make_image_base(home: Path) -> None:
     print(alliage("tune tune-base.yml -o base", home, threads=os.cpu_count() or 1).printed)
 
 
-def _singles(family: Family, home: Path, seed: int, _: str) -> Scored:
-    """Each task's own model on its task."""
-    parts = [
-        _score(home, home / f"{task}-{seed}", {task: ref}) for task, ref in family.tasks.items()
-    ]
+def _scored(family: Family, home: Path, seed: int, method: str) -> Scored:
+    if not method:
+        return _each(family, home, {task: home / f"{task}-{seed}" for task in family.tasks})
+    if method.endswith(REBUILT):
+        return _rebuilt(family, home, seed, method.removesuffix(REBUILT))
+    return _merged(family, home, seed, method)
+
+
+def _each(family: Family, home: Path, models: Mapping[str, Path]) -> Scored:
+    """A model for each task, on its task."""
+    parts = [_score(home, models[task], {task: ref}) for task, ref in family.tasks.items()]
     accuracy, error = ({k: v for part in parts for k, v in part[at].items()} for at in (0, 1))
     return Scored(accuracy, error)
+
+
+def _rebuilt(family: Family, home: Path, seed: int, method: str) -> Scored:
+    """Each task's model, from a merge and the task's mask."""
+    merged = home / f"{method}{REBUILT}-{seed}"
+    shutil.rmtree(merged, ignore_errors=True)
+    done = measure([_PROGRAM, "merge", _recipe(family, home, seed, method), "-o", merged])
+    models = {}
+    for task in family.tasks:
+        models[task] = home / f"{merged.name}-{task}"
+        shutil.rmtree(models[task], ignore_errors=True)
+        words = ["apply", merged, "--task", f"{task}-{seed}", "-o", models[task]]
+        measure([_PROGRAM, *words])
+    found = _each(family, home, models)
+    return found._replace(seconds=done.wall, memory=done.anonymous)
 
 
 def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
     """A merge of all tasks' models, with the method's default settings, on every task."""
     from alliage.merging import describe
 
-    out = home / f"{method}-{seed}"
+    out = home / f"merged-{method}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
-    program = Path(sys.executable).with_name("alliage")
-    done = measure([program, "merge", _recipe(family, home, seed, method), "-o", out])
+    done = measure([_PROGRAM, "merge", _recipe(family, home, seed, method), "-o", out])
     if method not in LEARNED and describe(method).unit == "factors":
-        whole = home / f"{method}-{seed}-whole"
+        whole = home / f"{out.name}-whole"
         shutil.rmtree(whole, ignore_errors=True)
-        measure([program, "apply", out, "-o", whole])
+        measure([_PROGRAM, "apply", out, "-o", whole])
         out = whole
     accuracy, error = _score(home, out, family.tasks)
     return Scored(accuracy, error, done.wall, done.anonymous)
