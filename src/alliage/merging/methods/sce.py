@@ -37,6 +37,7 @@ class Selection:
         self._density: float = parameters["density"]
         self._floor: float = parameters["floor"]
         self._differing = 0
+        self._samples: list[Tensor] = []
         self._search: RankThresholds | None = None
         everything = {"thresholds": [0.0]}
         self._selected: Mapping[str, Any] | None = everything if self._density >= 1 else None
@@ -53,6 +54,13 @@ class Selection:
     def memory(models: int, sampled: int) -> int:  # noqa: ARG004
         """Bytes of one histogram."""
         return RankThresholds.memory(1, sampled)
+
+    def sample(self, tensors: Tensor) -> None:
+        """Take slices [n, m] for the search."""
+        if self._selected is None:
+            variance = _variance(tensors)
+            with self._lock:
+                self._samples.append(variance)
 
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """See a block [n, m] for what is looked for now."""
@@ -79,6 +87,9 @@ class Selection:
             if self._search is None:
                 rank = _rank(self._numel, self._differing, self._density)
                 self._search = RankThresholds([rank], self._numel, exact=True)
+                for variance in self._samples:
+                    self._search.sample(variance)
+                self._samples = []
             self._selected = self._search.result()
             return None
         sums = [
