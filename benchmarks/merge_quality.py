@@ -213,7 +213,7 @@ def _prepare(family: Family, home: Path) -> None:
         together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
         (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
         for method, by in LEARNED.items():
-            options = f"{tasks} --ada-merging {by} --steps {_STEPS} --limit {SCORED}"
+            options = f"{tasks} --ada-merging {by} --steps {_STEPS} --limit {SCORED} --batch-size 8"
             learned = f"{method}-{seed}-learned"
             words = f"search together-{seed}.yml {options} --seed {seed} --threads 1 -o {learned}"
             collected.append((learned, words))
@@ -398,7 +398,7 @@ def _note(name: str, family: Family, minutes: float) -> str:
         "examples. Merged with the methods' default settings, nothing searched, answering with "
         "their parents' heads; ada_merging is task arithmetic with coefficients that minimise "
         f"entropy on {SCORED} examples of each validation split without their labels, in {_STEPS} "
-        f"steps; fisher and regmean know {_STATISTICS} training examples of each task. s, MiB: the "
+        f"steps of 8 of each; fisher and regmean know {_STATISTICS} training examples of each task. s, MiB: the "
         f"whole merging command, start-up included, and its peak anonymous memory. {minutes:.0f} "
         "minutes in all, one thread for each process and as many processes as cores."
     )
