@@ -28,7 +28,9 @@ def check_method(name: str) -> None:
     their weights. Blocks give what the whole gives, given the whole's statistics. The result is
     finite float32 of one model's shape, the same each time; the inputs are untouched. Values
     outside the declared ranges are refused. Models that are scaled together give the result scaled,
-    and copies of one model that model, where the method declares so. Streamed over files, threads
+    and copies of one model that model, where the method declares so. Methods on factors give the
+    same update for any factors of it, unless they merge entry by entry, and keep the rank that they
+    declare. Streamed over files, threads
     and blocks change no byte: see `alliage.testing.engine`.
 
     Raises:

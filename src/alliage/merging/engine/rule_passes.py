@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alliage.merging.engine.computing import uniform
@@ -69,7 +70,7 @@ class RulePasses:
                     self._groups[key].shared = dict(result)
                     del found[key]
             if found:
-                walk(lambda module, open_=dict(found): self._updating(module, open_))  # type: ignore[misc]
+                walk(partial(self._updating, reductions=dict(found)))
 
     def merging(self, module: MergedModule) -> Apply:
         """For one walk over the modules, or for another one after `settle`."""
