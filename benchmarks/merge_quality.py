@@ -397,8 +397,9 @@ def _note(name: str, family: Family, minutes: float) -> str:
         f"{family.recipe['head_epochs']} epochs, then all for {epochs}, on at most {limit:,} "
         "examples. Merged with the methods' default settings, nothing searched, answering with "
         "their parents' heads; ada_merging is task arithmetic with coefficients that minimise "
-        f"entropy on {SCORED} examples of each validation split without their labels, in {_STEPS} "
-        f"steps of 8 of each; fisher and regmean know {_STATISTICS} training examples of each task. s, MiB: the "
-        f"whole merging command, start-up included, and its peak anonymous memory. {minutes:.0f} "
-        "minutes in all, one thread for each process and as many processes as cores."
+        f"entropy on {SCORED} examples of each validation split without their labels, in "
+        f"{_STEPS} steps of 8 of each; fisher and regmean know {_STATISTICS} training examples of "
+        "each task. s, MiB: the whole merging command, start-up included, and its peak anonymous "
+        f"memory. {minutes:.0f} minutes in all, one thread for each process and as many processes "
+        "as cores."
     )
