@@ -58,9 +58,14 @@ def test_one_table_wherever_blocks_end_and_whoever_comes_first(kind, size):
 
 
 def test_small_differences_of_large_models_are_not_lost():
-    models = torch.full((2, 5000), 1000.0)
-    models[1, 7] += 2**-10
-    assert whole(Distances, models)[0][1] == 2**-20
+    one = 1000 * torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    other = one.clone()
+    other[7] = torch.nextafter(one[7], one[7] + 1)
+    expected = float((other[7].double() - one[7].double()) ** 2)
+    models = torch.stack([one, other])
+    assert whole(Distances, models)[0][1] == expected
+    products = whole(Products, models)
+    assert products[0][0] + products[1][1] - 2 * products[0][1] != pytest.approx(expected, rel=0.01)
 
 
 def test_scopes():

@@ -123,18 +123,19 @@ def test_a_task_of_low_rank_brings_no_directions_of_chance(name):
     close(get_method(name)(rounded), get_method(name)(exact), rtol=1e-3, atol=1e-4)
 
 
-@METHODS
-def test_threads_of_torch_do_not_change_a_bit(name):
-    deltas, before = draw(3, 120, 90), torch.get_num_threads()
-    found = []
+def test_matrices_are_merged_in_one_thread_of_torch():
+    before, seen = torch.get_num_threads(), []
+
+    def merge(matrices):
+        seen.append(torch.get_num_threads())
+        return matrices[0]
+
     try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(get_method(name)(deltas))
-            assert torch.get_num_threads() == threads
+        torch.set_num_threads(2)
+        merged_matrices(draw(2, 3, 3), merge)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(*found)
 
 
 @METHODS
