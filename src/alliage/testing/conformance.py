@@ -230,7 +230,8 @@ def _only_the_product_counts(method: Method) -> None:
         return
     B, A = _factors(3)
     given = {"balanced": True} if "balanced" in method.parameters else {}
-    turn = torch.tensor([[2.0, 1.0], [0.5, 1.5]])
+    turn = torch.eye(2).repeat(3, 1, 1)
+    turn[0] = torch.tensor([[2.0, 1.0], [0.5, 1.5]])  # of one adapter: of all, means would hold
     expected = _update(method, B, A, **given)
     turned = _update(method, B @ turn, torch.linalg.inv(turn) @ A, **given)
     torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-5)
