@@ -83,6 +83,29 @@ def test_learned_coefficients_are_a_recipe(alliage, workspace):
     assert alliage("merge learned/best.yml -o merged").returncode == 0
 
 
+def test_paths_of_the_best_recipe_count_from_its_folder(alliage, workspace):
+    assert alliage("signs sentiment --base base -o signs.safetensors").returncode == 0
+    recipe = yaml.safe_load((workspace / "merge.yml").read_text())
+    (workspace / "signs.yml").write_text(yaml.safe_dump(recipe | {"signs": "signs.safetensors"}))
+    (workspace / "space.yml").write_text("search: {parameters: {scale: [1.0]}}\n")
+    done = alliage(f"search signs.yml --space space.yml {BOTH} -o deep/found")
+    assert done.returncode == 0, done.stderr
+    best = yaml.safe_load((workspace / "deep" / "found" / "best.yml").read_text())
+    assert best["signs"] == "../../signs.safetensors"
+    assert best["base"] == "../../base"
+    assert [entry["model"] for entry in best["models"]] == ["../../sentiment", "../../topics"]
+    assert alliage("merge deep/found/best.yml -o merged").returncode == 0
+
+
+def test_batches_of_learning_may_be_smaller(alliage):
+    line = f"search merge.yml --ada-merging layer --steps 20 {BOTH} --json -o"
+    first, same, other = (
+        json.loads(alliage(f"{line} {name} {options}").stdout)["best"]["recipe"]
+        for name, options in (("a", ""), ("b", "--batch-size 16"), ("c", "--batch-size 2"))
+    )
+    assert first == same != other
+
+
 def test_without_a_task_it_says_what_to_take(alliage):
     done = alliage("search merge.yml")
     assert done.returncode == 0, done.stderr

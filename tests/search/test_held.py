@@ -113,6 +113,22 @@ def test_signs_that_a_guess_got_wrong_are_merged_again(family, tmp_path):
     assert target["weight"].tolist() == [-1, -1, 3, -1, -1, -1, -1]
 
 
+def test_given_signs_count_here_too(recipe, family, tmp_path):
+    signs = tmp_path / "signs.safetensors"
+    alliage.signs(family / "topics", base=family / "base", out=signs)
+    asked = recipe(signs=str(signs))
+    expected, elected = written(asked, tmp_path / "given"), written(recipe(), tmp_path / "elected")
+    found = in_memory(Held(2**30), asked, expected)
+    names = [tensor.name for tensor in plan(asked).merged]
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+    assert not all(torch.equal(elected[name], expected[name]) for name in names)
+
+
+def test_methods_that_make_a_model_for_each_task_are_refused(recipe):
+    with pytest.raises(AlliageError, match="emr makes a model for each task"):
+        Held(2**20).merge_into({}, plan(recipe("emr")))
+
+
 def test_results_that_the_type_cannot_hold_are_refused(recipe):
     asked = recipe("task_arithmetic", dtype="float16", parameters={"scale": 1e9})
     with pytest.raises(AlliageError, match="no finite F16"):

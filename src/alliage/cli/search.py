@@ -76,7 +76,9 @@ def search(
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     limit: Annotated[int | None, typer.Option(min=1, help="A random part of this size.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a pass.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples in a pass: 64, in a step of learning 16.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of points and batches.")] = 0,
     memory: console.Memory = "1GiB",
     threads: console.Threads = console.CORES,
@@ -110,7 +112,7 @@ def search(
         tasks, head or [], split, limit,
         criterion or ("entropy" if ada_merging else "score"), metric, quiet=quiet,
     )  # fmt: skip
-    machine = _machine(batch_size, device, memory, threads)
+    machine = _machine(batch_size or 64, device, memory, threads)
     with console.progress(quiet) as show:
         if soup is not None:
             from alliage.search.running import search_soup
@@ -120,7 +122,7 @@ def search(
             from alliage.search.ada_merging import Settings
             from alliage.search.running import learn_coefficients
 
-            settings = Settings(by=ada_merging, steps=steps, seed=seed)
+            settings = Settings(by=ada_merging, steps=steps, batch_size=batch_size or 16, seed=seed)
             recipe, _ = _recipe(inputs)
             found = learn_coefficients(recipe, asked, out, settings, machine=machine, on_event=show)
         else:

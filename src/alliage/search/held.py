@@ -100,6 +100,9 @@ class Held:
         if plan.method.unit == "factors":
             what = f"{plan.method.name} makes an adapter: a search needs methods that make models."
             raise UsageError(Problem("method", what))
+        if plan.method.masks is not None:
+            what = f"{plan.method.name} makes a model for each task, from masks."
+            raise UsageError(Problem("method", what, "A search needs methods that make one."))
         key = _key(plan, set(plan.method.parameters) - {_factor(plan)})
         if key in self._made:
             self._made.move_to_end(key)
@@ -270,7 +273,9 @@ class _TorchFromMemory(_FromMemory, TorchComputing):
 def _computing(
     plan: Plan, inputs: Mapping[str, Tensor], made: Mapping[str, NDArray[np.float32]]
 ) -> Computing:
-    kernel = kernels.find(plan.method.name) if plan.method.unit == "block" else None
+    # Also for adapters: their deltas are held like all others. No kernel takes given signs.
+    fused = plan.method.unit == "block" and plan.signs is None
+    kernel = kernels.find(plan.method.name) if fused else None
     computing: _KernelFromMemory | _TorchFromMemory = (
         _TorchFromMemory(plan, None, "cpu")
         if kernel is None

@@ -39,11 +39,13 @@ def write_best(recipe: MergeRecipe, folder: Path, comments: Sequence[str]) -> Pa
     """
     content = recipe.model_dump(mode="json", exclude_defaults=True)
     content = {"method": recipe.method, **content}
-    for key in ("base", "tokenizer"):
-        if content.get(key) not in (None, "base"):
-            content[key] = _seen_from(folder, content[key])
-    for entry in _entries(content):
-        entry["model"] = _seen_from(folder, entry["model"])
+    for part, keys in (
+        (content, ("base", "tokenizer", "signs")),
+        *((entry, ("model", "statistics")) for entry in _entries(content)),
+    ):
+        for key in keys:
+            if part.get(key) is not None and (key, part[key]) != ("tokenizer", "base"):
+                part[key] = _seen_from(folder, part[key])
     text = "".join(f"# {line}\n" for line in comments)
     text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     partial = folder / f".{BEST}"
