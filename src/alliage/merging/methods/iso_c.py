@@ -29,7 +29,7 @@ def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -
 
     Args:
         deltas: [n, ...], one parameter's task vectors.
-        scale: λ; the paper tunes it between 0 and 3.
+        scale: λ; the authors try values between 0 and 3, FusionBench takes 1.
 
     Returns:
         [...], to be added to the base.

@@ -36,7 +36,7 @@ def iso_cts(
 
     Args:
         deltas: [n, ...], one parameter's task vectors.
-        scale: λ; the paper tunes it between 0 and 3.
+        scale: λ; the authors try values between 0 and 3, FusionBench takes 1.
         common: the share of the directions that is common; the nearest one by which the others can
             be shared out evenly.
 
