@@ -64,9 +64,9 @@ def mergekit(peers, tmp_path_factory) -> dict[str, Tensor]:
             DELTAS, "breadcrumbs_ties",
             weight=WEIGHT, density=0.5, normalize=True, **{"lambda": 0.7},
         ),
-        "della": on_zero(DELTAS, "della_linear", **given),
-        "della, not rescaled": on_zero(DELTAS, "della_linear", rescale=False, **given),
-        "della_ties": on_zero(DELTAS, "della", **given),
+        "della_linear": on_zero(DELTAS, "della_linear", **given),
+        "della_linear, not rescaled": on_zero(DELTAS, "della_linear", rescale=False, **given),
+        "della": on_zero(DELTAS, "della", **given),
         "della by default": on_zero(DELTAS, "della", weight=WEIGHT),
         "ram": on_zero(SPARSE, "ram"),
         "ram, coarse": on_zero(DELTAS, "ram", epsilon=0.7),
@@ -112,9 +112,9 @@ def drawn(deltas: Tensor, density: float, epsilon: float) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "method", "changes"),
     [
+        ("della_linear", "della_linear", {}),
+        ("della_linear, not rescaled", "della_linear", {"rescale": "none"}),
         ("della", "della", {}),
-        ("della, not rescaled", "della", {"rescale": "none"}),
-        ("della_ties", "della_ties", {}),
     ],
 )
 def test_della_is_mergekits_with_its_draws(mergekit, name, method, changes):
@@ -127,7 +127,7 @@ def test_della_is_mergekits_with_its_draws(mergekit, name, method, changes):
 
 
 def test_della_has_mergekits_defaults(mergekit):
-    found = ours("mergekit", "della_ties", DELTAS, weight=WEIGHT)
+    found = ours("mergekit", "della", DELTAS, weight=WEIGHT)
     assert torch.equal(found, mergekit["della by default"])
 
 

@@ -16,7 +16,7 @@ from alliage.merging.methods.average import average
 from alliage.merging.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from alliage.merging.methods.core_space import core_space
 from alliage.merging.methods.dare import dare_linear, dare_ties
-from alliage.merging.methods.della import della, della_ties
+from alliage.merging.methods.della import della, della_linear
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
 from alliage.merging.methods.geometric_median import geometric_median
@@ -65,7 +65,7 @@ __all__ = [
     "dare_linear",
     "dare_ties",
     "della",
-    "della_ties",
+    "della_linear",
     "describe",
     "factor_average",
     "fisher",

@@ -49,8 +49,8 @@ BY_HAND = {
     ("mergekit", "dare_linear"): [1.0, 1.0, 2.0, 0.0],
     ("mergekit", "dare_ties"): [4.0, 4.0, 4.0, 2.0],
     # nothing is dropped
-    ("mergekit", "della"): [1.0, 1.0, 2.0, 0.0],
-    ("mergekit", "della_ties"): [2.0, 4.0, 2.0, 1.0],
+    ("mergekit", "della_linear"): [1.0, 1.0, 2.0, 0.0],
+    ("mergekit", "della"): [2.0, 4.0, 2.0, 1.0],
     ("mergekit", "breadcrumbs"): [1.0, 1.0, 2.0, 0.0],
     ("mergekit", "breadcrumbs_ties"): [4.0, 4.0, 4.0, 2.0],
     # all is selected; squares 15, 18, 25 weigh what agrees: (3·15 + 1·25)/40

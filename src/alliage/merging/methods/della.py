@@ -29,14 +29,14 @@ _DEPARTURES = (
 
 
 @method(
-    "della",
+    "della_linear",
     unit="tensor",
     space="delta",
     paper="arXiv:2406.11617",
-    departures="No sign is elected, as della_ties does it and the paper. " + _DEPARTURES,
+    departures="No sign is elected, as della does it and the paper. " + _DEPARTURES,
     random=True,
 )
-def della(
+def della_linear(
     deltas: Tensor,
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
@@ -71,7 +71,7 @@ def della(
 
 
 @method(
-    "della_ties",
+    "della",
     unit="tensor",
     space="delta",
     paper="arXiv:2406.11617",
@@ -79,7 +79,7 @@ def della(
     random=True,
     work=2,
 )
-def della_ties(
+def della(
     deltas: Tensor,
     *,
     weight: Annotated[PerModelNumber, PerModel(), In(float("-inf"))] = 1.0,
@@ -97,14 +97,14 @@ def della_ties(
     Args:
         deltas: [n, ...], the task vectors of one whole tensor.
         weight: wᵢ, each model's say in vote and mean.
-        density: as for della.
-        epsilon: as for della.
+        density: as for della_linear.
+        epsilon: as for della_linear.
         scale: λ.
-        rescale: as for della.
+        rescale: as for della_linear.
         vote: as for ties.
         combine: as for ties.
         seed: of the draws.
-        uniform: as for della.
+        uniform: as for della_linear.
 
     Returns:
         [...], to be added to the base.

@@ -21,7 +21,7 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("mergekit", "dare_ties"): {"density": 1.0, "rescale": "l1", "combine": "sum"},
     ("mergekit", "dare_linear"): {"density": 1.0, "rescale": "l1"},
     ("mergekit", "della"): {"density": 1.0, "rescale": "l1"},
-    ("mergekit", "della_ties"): {"density": 1.0, "rescale": "l1"},
+    ("mergekit", "della_linear"): {"density": 1.0, "rescale": "l1"},
     ("mergekit", "breadcrumbs"): {"density": 1.0},
     ("mergekit", "breadcrumbs_ties"): {"density": 1.0, "combine": "sum"},
     ("mergekit", "sce"): {"density": 1.0, "floor": 1e-6},

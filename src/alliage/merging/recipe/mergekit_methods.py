@@ -102,13 +102,13 @@ METHODS: Mapping[str, MergekitMethod] = {
         drops_base=True,
     ),
     "della": MergekitMethod(
-        "della_ties",
+        "della",
         {**_SUMS, "epsilon": _EPSILON, "normalize": _COMBINE, "rescale": _RESCALE},
         needs_base=True,
         drops_base=True,
     ),
     "della_linear": MergekitMethod(
-        "della",
+        "della_linear",
         {**_SUMS, "epsilon": _EPSILON, "normalize": _NEVER, "rescale": _RESCALE},
         needs_base=True,
         drops_base=True,
