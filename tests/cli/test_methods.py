@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 from alliage.merging import list_methods
 
@@ -13,6 +14,11 @@ def test_the_list_and_one_method(alliage):
     assert (document["takes_signs"], document["masks"]) == (True, False)
     density = next(p for p in document["parameters"] if p["name"] == "density")
     assert (density["default"], density["range"]) == (0.2, "(0, 1]")
+
+
+def test_the_page_in_the_documentation_is_what_the_command_prints(alliage):
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    assert page.read_text() == alliage("methods --markdown").stdout
 
 
 def test_a_wrong_name(alliage):
