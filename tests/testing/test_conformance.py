@@ -2,7 +2,8 @@ import pytest
 
 from alliage.errors import UsageError
 from alliage.merging import describe, list_methods
-from alliage.merging.registry import In, Method
+from alliage.merging.registry import Method
+from alliage.merging.signature import In
 from alliage.testing import check_method
 from alliage.testing.conformance import _models_may_be_permuted, _one_model_gives_that_model
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import pkgutil
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,22 +27,16 @@ from typing import (
     Literal,
     Protocol,
     TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
     runtime_checkable,
 )
 
 from alliage.errors import Problem, UsageError, nearest
+from alliage.merging.signature import Parameter, PerModelNumber, declared
 
 if TYPE_CHECKING:  # torch takes a second to load, and merges by compiled kernels do without it
     from torch import Tensor
 
     from alliage.checkpoints.statistics import StatisticsKind
-
-    PerModelNumber = float | Tensor
-else:
-    PerModelNumber = float | Any
 
 Unit = Literal["block", "tensor", "factors"]
 Space = Literal["weight", "delta"]
@@ -54,87 +46,6 @@ ResultRank = Callable[..., tuple[int, bool]]
 
 ENTRY_POINTS = "alliage.merge_methods"
 SMALLEST_BLOCK = 2**12  # elements; every block begins at a multiple of it
-
-
-@dataclass(frozen=True, slots=True)
-class In:
-    """A parameter's range.
-
-    Attributes:
-        low, high: its ends, included unless `open_low` says otherwise for the lower one.
-    """
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        return bool(above and value <= self.high and math.isfinite(value))
-
-    def __str__(self) -> str:
-        left = "(" if self.open_low or math.isinf(self.low) else "["
-        right = ")" if math.isinf(self.high) else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
-
-
-@dataclass(frozen=True, slots=True)
-class PerModel:
-    """Marks a parameter that has one value for each model; the function gets them as [n]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """Marks the parameter that a method multiplies its result with at last, in float32.
-
-    The result is that of 1 times the parameter, to the bit, so that a search need not merge again.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Marks a parameter that names another method, whose parameters then stand beside it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One declared parameter of a method."""
-
-    name: str
-    kind: type
-    default: Any
-    range: In | None
-    choices: tuple[str, ...]
-    per_model: bool
-    meaning: str
-    factor: bool = False
-    rule: bool = False
-
-    def check(self, value: Any) -> str:
-        """What is wrong with a value, or nothing."""
-        if self.rule:
-            known = [
-                each.name
-                for each in _loaded().values()
-                if each.unit != "factors" and each.statistics is None and each.masks is None
-            ]
-            hint = nearest(str(value), known)
-            return "" if value in known else f"must name a method of blocks or tensors ({hint})"
-        if self.choices:
-            return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
-        if self.kind is bool:
-            return "" if isinstance(value, bool) else "must be true or false"
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        number = number and math.isfinite(value)
-        if not number or (self.kind is int and value != int(value)):
-            return "must be a whole number" if self.kind is int else "must be a finite number"
-        if self.range is not None and value not in self.range:
-            return f"must be in {self.range}"
-        return ""
-
-    def typed(self, value: Any) -> Any:
-        """A value that `check` takes in the parameter's own kind: the seeds 1 and 1.0 are one."""
-        return int(value) if self.kind is int and isinstance(value, float) else value
 
 
 class PerBlock(list[Any]):
@@ -307,7 +218,7 @@ def method(
             masks=masks,
             rank=rank,
             statistics=statistics,
-            parameters=_declared(function),
+            parameters=declared(function),
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
         return function
@@ -388,38 +299,3 @@ def _load_all() -> None:
 def _loaded() -> Mapping[str, Method]:
     _load_all()
     return _REGISTRY
-
-
-def _declared(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword parameters with declared kinds; others are what passes supply."""
-    hints = get_type_hints(function, localns={"Tensor": Any}, include_extras=True)
-    meanings = _meanings(inspect.getdoc(function) or "")
-    declared = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        hint = hints[name]
-        kind, *marks = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-        if not marks and get_origin(kind) is not Literal and kind not in (bool, int, float):
-            continue
-        declared[name] = Parameter(
-            name=name,
-            kind=float if kind == PerModelNumber else kind,
-            default=parameter.default,
-            range=next((mark for mark in marks if isinstance(mark, In)), None),
-            choices=get_args(kind) if get_origin(kind) is Literal else (),
-            per_model=any(isinstance(mark, PerModel) for mark in marks),
-            meaning=meanings.get(name, ""),
-            factor=any(isinstance(mark, Factor) for mark in marks),
-            rule=any(isinstance(mark, Rule) for mark in marks),
-        )
-    return declared
-
-
-def _meanings(doc: str) -> dict[str, str]:
-    """The Args section of a docstring: name -> text."""
-    section = re.search(r"^Args:\n((?: {4,}.*\n?|\n)+)", doc, re.MULTILINE)
-    if section is None:
-        return {}
-    entries = re.findall(r"^ {4}(\w+): ((?:.*\n?)(?: {8,}.*\n?)*)", section[1], re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}

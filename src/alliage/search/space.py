@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_
 from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe.schema import MergeRecipe
-from alliage.merging.registry import Parameter, describe
+from alliage.merging.registry import describe
+from alliage.merging.signature import Parameter
 
 KEY = "search"
 PRESETS: Mapping[str, Mapping[str, Any]] = {

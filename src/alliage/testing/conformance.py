@@ -16,8 +16,9 @@ from torch import Tensor
 from alliage.errors import UsageError
 from alliage.merging.recipe.files import parse_recipe
 from alliage.merging.recipe.schema import MergeRecipe
-from alliage.merging.registry import Method, Parameter, PerBlock, Sampling, describe
+from alliage.merging.registry import Method, PerBlock, Sampling, describe
 from alliage.merging.rules import ruled
+from alliage.merging.signature import Parameter
 from alliage.testing.engine import check_in_engine
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from alliage.merging.recipe.parameters import depth_of, problems, resolve
-from alliage.merging.registry import In, Parameter
+from alliage.merging.signature import In, Parameter
 
 WEIGHT = Parameter("weight", float, 1.0, In(0, 2), (), True, "")
 SEED = Parameter("seed", int, 0, None, (), False, "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method, weighted_sum
+from alliage.merging.registry import method, weighted_sum
+from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

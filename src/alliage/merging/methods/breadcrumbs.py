@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from alliage.merging.methods.ties import Combine, Vote, ties
-from alliage.merging.registry import (
-    Factor,
-    In,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    per_model,
-    weighted_sum,
-)
+from alliage.merging.registry import Scope, method, per_model, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import RankThresholds
 from alliage.merging.trimming import stays, whole_thresholds
 

@@ -6,17 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.methods.ties import MajoritySign, ties
-from alliage.merging.registry import (
-    Factor,
-    In,
-    Masks,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    per_model,
-    weighted_sum,
-)
+from alliage.merging.registry import Masks, Scope, method, per_model, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import Kept, TrimThresholds
 
 if TYPE_CHECKING:

@@ -9,17 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from alliage.merging.methods.ties import Combine, Vote, ties
-from alliage.merging.registry import (
-    Factor,
-    In,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    partial_sums,
-    per_model,
-    weighted_sum,
-)
+from alliage.merging.registry import Scope, method, partial_sums, per_model, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

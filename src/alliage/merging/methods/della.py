@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.methods.dare import Rescale
 from alliage.merging.methods.ties import Combine, Vote, ties
-from alliage.merging.registry import (
-    Factor,
-    In,
-    PerModel,
-    PerModelNumber,
-    method,
-    per_model,
-    weighted_sum,
-)
+from alliage.merging.registry import method, per_model, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

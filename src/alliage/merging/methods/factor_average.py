@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from alliage.merging.registry import Rule, method
+from alliage.merging.registry import method
 from alliage.merging.rules import Apply, by_rule
+from alliage.merging.signature import Rule
 
 if TYPE_CHECKING:
     from torch import Tensor

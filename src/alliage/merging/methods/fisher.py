@@ -8,14 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import (
-    In,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    partial_sums,
-)
+from alliage.merging.registry import Scope, method, partial_sums
+from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

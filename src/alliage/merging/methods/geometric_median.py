@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from alliage.merging.products import Distances, Table, whole
-from alliage.merging.registry import (
-    In,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    weighted_sum,
-)
+from alliage.merging.registry import Scope, method, weighted_sum
+from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

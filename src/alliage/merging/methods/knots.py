@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.low_rank import common_left_basis
-from alliage.merging.registry import Rule, method
+from alliage.merging.registry import method
 from alliage.merging.rules import Apply, by_rule
+from alliage.merging.signature import Rule
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.low_rank import joined, split_evenly, thin_svd
-from alliage.merging.registry import In, PerModel, PerModelNumber, method
+from alliage.merging.registry import method
+from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method
+from alliage.merging.registry import method
+from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

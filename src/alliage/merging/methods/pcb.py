@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import Factor, In, Scope, method
+from alliage.merging.registry import Scope, method
+from alliage.merging.signature import Factor, In
 from alliage.merging.thresholds import RankThresholds, magnitude_thresholds
 
 if TYPE_CHECKING:

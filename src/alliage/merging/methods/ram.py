@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import In, Scope, method, per_model
+from alliage.merging.registry import Scope, method, per_model
+from alliage.merging.signature import In
 
 if TYPE_CHECKING:
     from torch import Tensor

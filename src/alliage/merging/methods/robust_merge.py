@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, PerModel, PerModelNumber, method, per_model
+from alliage.merging.registry import method, per_model
+from alliage.merging.signature import In, PerModel, PerModelNumber
 from alliage.merging.thresholds import magnitude_thresholds, trim_rank
 
 if TYPE_CHECKING:

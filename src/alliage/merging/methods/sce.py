@@ -8,13 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from alliage.merging.methods.ties import ties
-from alliage.merging.registry import (
-    In,
-    PerBlock,
-    Scope,
-    method,
-    partial_sums,
-)
+from alliage.merging.registry import PerBlock, Scope, method, partial_sums
+from alliage.merging.signature import In
 from alliage.merging.thresholds import RankThresholds
 from alliage.merging.trimming import stays, whole_thresholds
 

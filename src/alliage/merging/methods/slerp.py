@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import In, Scope, method, partial_sums, weighted_sum
+from alliage.merging.registry import Scope, method, partial_sums, weighted_sum
+from alliage.merging.signature import In
 
 if TYPE_CHECKING:
     from torch import Tensor

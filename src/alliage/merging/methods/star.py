@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, method
+from alliage.merging.registry import method
+from alliage.merging.signature import In
 from alliage.merging.spectral import WORK, merged_matrices, singular
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import In, method, weighted_sum
+from alliage.merging.registry import method, weighted_sum
+from alliage.merging.signature import In
 from alliage.merging.spectral import WORK, merged_matrices, noise, singular
 
 if TYPE_CHECKING:

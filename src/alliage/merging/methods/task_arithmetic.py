@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import (
-    Factor,
-    In,
-    PerModel,
-    PerModelNumber,
-    method,
-    weighted_sum,
-)
+from alliage.merging.registry import method, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
     from torch import Tensor

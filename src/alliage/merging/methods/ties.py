@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from alliage.merging.registry import (
-    Factor,
-    In,
-    PerModel,
-    PerModelNumber,
-    Scope,
-    method,
-    per_model,
-    weighted_sum,
-)
+from alliage.merging.registry import Scope, method, per_model, weighted_sum
+from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import Kept, TrimThresholds, trim_rank
 from alliage.merging.trimming import keep_largest, whole_thresholds
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from alliage.checkpoints.names import is_head, kind_of, layer_of
 from alliage.errors import Problem, nearest
-from alliage.merging.registry import Parameter
+from alliage.merging.signature import Parameter
 from alliage.recipes import shown
 
 RULE_KEYS = ("filter", "value")

@@ -24,8 +24,9 @@ from pydantic_core import PydanticCustomError
 from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe import parameters
 from alliage.merging.recipe.dialects import Dialect, preset
-from alliage.merging.registry import Method, Parameter, describe, list_methods
+from alliage.merging.registry import Method, describe, list_methods
 from alliage.merging.rules import ruled
+from alliage.merging.signature import Parameter
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
 
