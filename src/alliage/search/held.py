@@ -18,15 +18,10 @@ import torch
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging import kernels
 from alliage.merging.engine.blocks import Block, cut, for_each
-from alliage.merging.engine.computing import (
-    Computing,
-    KernelComputing,
-    TorchComputing,
-    narrowed,
-    widened,
-)
+from alliage.merging.engine.computing import Computing, KernelComputing, TorchComputing
 from alliage.merging.engine.passes import Statistics, measure
 from alliage.merging.engine.progress import torch_alone
+from alliage.merging.engine.values import narrowed, widened
 from alliage.merging.kernels import Seen
 from alliage.merging.planning.plan import MergedTensor, Plan
 

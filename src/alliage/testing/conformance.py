@@ -31,8 +31,8 @@ def check_method(name: str) -> None:
     outside the declared ranges are refused. Models that are scaled together give the result scaled,
     and copies of one model that model, where the method declares so. Methods on factors give the
     same update for any factors of it, unless they merge entry by entry, and keep the rank that they
-    declare. Streamed over files, threads
-    and blocks change no byte: see `alliage.testing.engine`.
+    declare. A parameter marked as a factor multiplies the result. Streamed over files, threads and
+    blocks change no byte: see `alliage.testing.engine`.
 
     Raises:
         AssertionError: with the rule that is broken.
@@ -139,6 +139,15 @@ def _models_may_be_scaled(method: Method) -> None:
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def _factors_multiply_the_result(method: Method) -> None:
+    for name in [each.name for each in method.parameters.values() if each.factor]:
+        models = _models(_count(method))
+        given = _statistics(method, models)
+        given |= {"uniform": torch.rand_like(models)} if method.random else {}
+        once, twice = (method.function(models, **{name: value}, **given) for value in (1.0, 2.0))
+        torch.testing.assert_close(twice, 2 * once, rtol=1e-6, atol=0)
 
 
 def _shape_and_type(method: Method) -> None:
@@ -285,6 +294,7 @@ _TENSOR_RULES: tuple[Callable[[Method], None], ...] = (
     _models_may_be_permuted,
     _copies_give_the_model,
     _models_may_be_scaled,
+    _factors_multiply_the_result,
     _shape_and_type,
     _inputs_stay_and_results_repeat,
 )

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alliage.merging import describe, plan, run
-from alliage.merging.engine.computing import uniform
+from alliage.merging.engine.values import uniform
 from tests.merging.test_odd_inputs import recipe, store
 
 SHAPES = {"layers.0.weight": (3, 3001), "layers.1.weight": (70, 90), "norm.weight": (5,)}

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from alliage.merging import dare_linear, dare_ties, plan, run
-from alliage.merging.engine.computing import uniform
+from alliage.merging.engine.values import uniform
 from alliage.merging.methods.dare import KeptMagnitude
 from tests.merging.test_odd_inputs import recipe, store, three
 

@@ -6,7 +6,6 @@ holds their bytes equal. Any thread may call them.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block
+from alliage.merging.engine.values import NUMPY, all_finite, narrowed, uniform, widened
 from alliage.merging.kernels import Seen
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan
 from alliage.merging.planning.statistics import statistics_of, stores_inputs_first
@@ -28,8 +28,6 @@ from alliage.vectors import TaskVector, Vector, WholeModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 def computing_for(plan: Plan, writer: TensorWriter | None, device: str = "cpu") -> Computing:
@@ -101,7 +99,7 @@ class Computing(ABC):
             self.check(values, spec)
             if dtype != spec.dtype:
                 raw = narrowed(values, dtype)
-                if not _all_finite(widened(raw, dtype)):
+                if not all_finite(widened(raw, dtype)):
                     self.flaw_in_output(tensor.name, dtype)
         self.write(names, block.start, raw)
 
@@ -116,7 +114,7 @@ class Computing(ABC):
 
     def check(self, values: NDArray[np.float32], spec: TensorSpec) -> bool:
         """Whether an input's values are finite; a flaw is noted where they are not."""
-        if _all_finite(values):
+        if all_finite(values):
             return True
         where = f"{spec.file}: {spec.name}"
         self.flaws[str(spec.file), spec.name] = Problem(where, "holds NaN or infinity.")
@@ -170,7 +168,7 @@ class KernelComputing(Computing):
         out = self._buffer("out", block.stop - block.start, kind)
         seen: Seen = self._kernel.merge(base, models, out, **arguments)
         raw = out if direct else narrowed(out, tensor.dtype)
-        finite = seen.finite and (direct or _all_finite(widened(raw.view(np.uint8), tensor.dtype)))
+        finite = seen.finite and (direct or all_finite(widened(raw.view(np.uint8), tensor.dtype)))
         if not finite and not self._blame(block):
             self.flaw_in_output(tensor.name, tensor.dtype)
         self.write((tensor.name, *tensor.copies), block.start, raw, again=again)
@@ -182,7 +180,7 @@ class KernelComputing(Computing):
         size = block.stop - block.start
         codes = {row.spec.dtype for row in rows}
         code = codes.pop() if len(codes) == 1 and codes <= {"BF16", "F32"} else "F32"
-        kind = np.dtype(_NUMPY[code])
+        kind = np.dtype(NUMPY[code])
         filled = self._buffer("inputs", len(rows) * size, kind).reshape(len(rows), size)
         for row, values in zip(rows, filled, strict=True):
             if row.spec.dtype == code:
@@ -393,42 +391,3 @@ def _weights(vector: Vector, parameter: str, start: int, stop: int, base: Tensor
     if isinstance(vector, TaskVector | WholeModel):
         return vector.weights(parameter, start, stop)
     return base + vector.block(parameter, start, stop, base)
-
-
-def uniform(seed: int, name: str, model: int, start: int, stop: int) -> NDArray[np.float32]:
-    """Numbers in [0, 1) for elements [start, stop) of a tensor, the same whatever is asked for.
-
-    Philox counts instead of walking (Salmon et al. 2011), so any element's number is known without
-    those before it; its key is the SHA-256 of (seed, tensor, model).
-    """
-    key = hashlib.sha256(f"{seed}\0{name}\0{model}".encode()).digest()
-    generator = np.random.Philox(key=int.from_bytes(key[:16], "little"))
-    generator.advance(start // 4)  # four numbers a count
-    skipped = start % 4
-    raw = generator.random_raw(stop - start + skipped)[skipped:]
-    return (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-
-
-def widened(raw: NDArray[np.uint8], code: str) -> NDArray[np.float32]:
-    """Stored bytes as float32."""
-    stored = raw.view(_NUMPY[code])
-    if code == "BF16":
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(over="ignore"):
-        return stored.astype(np.float32, copy=False)
-
-
-def narrowed(values: NDArray[np.float32], code: str) -> NDArray[Any]:
-    """float32 rounded once to a stored type, to nearest, ties to even."""
-    if code == "BF16":
-        bits = values.view(np.uint32)
-        odd = (bits >> np.uint32(16)) & np.uint32(1)
-        return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
-    with np.errstate(over="ignore"):
-        return values.astype(_NUMPY[code])
-
-
-def _all_finite(values: NDArray[np.float32]) -> bool:
-    # One sum is far cheaper than a look at each element; it may also overflow by itself.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum(dtype=np.float64))) or bool(np.isfinite(values).all())

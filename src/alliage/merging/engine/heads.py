@@ -17,7 +17,7 @@ from alliage.checkpoints.masks import HEADS
 from alliage.checkpoints.reference import read_json
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
-from alliage.merging.engine.computing import widened
+from alliage.merging.engine.values import widened
 from alliage.merging.planning.plan import Plan
 
 FOLDER = HEADS

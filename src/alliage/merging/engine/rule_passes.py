@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from alliage.merging.engine.computing import uniform
+from alliage.merging.engine.values import uniform
 from alliage.merging.planning.factors import MergedModule
 from alliage.merging.planning.plan import Plan
 from alliage.merging.registry import FirstPass, Method, PerBlock, Scope

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
-from alliage.merging.engine.computing import uniform
+from alliage.merging.engine.values import uniform
 from alliage.merging.planning.adapter_names import one_choice
 from alliage.merging.planning.plan import Plan
 from alliage.merging.planning.scales import MergedScales, groups, scalings_of

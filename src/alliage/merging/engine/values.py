@@ -1,0 +1,53 @@
+"""Values as they are stored and as float32, and random ones, each by its place."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+def uniform(seed: int, name: str, model: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Numbers in [0, 1) for elements [start, stop) of a tensor, the same whatever is asked for.
+
+    Philox counts instead of walking (Salmon et al. 2011), so any element's number is known without
+    those before it; its key is the SHA-256 of (seed, tensor, model).
+    """
+    key = hashlib.sha256(f"{seed}\0{name}\0{model}".encode()).digest()
+    generator = np.random.Philox(key=int.from_bytes(key[:16], "little"))
+    generator.advance(start // 4)  # four numbers a count
+    skipped = start % 4
+    raw = generator.random_raw(stop - start + skipped)[skipped:]
+    return (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
+
+def widened(raw: NDArray[np.uint8], code: str) -> NDArray[np.float32]:
+    """Stored bytes as float32."""
+    stored = raw.view(NUMPY[code])
+    if code == "BF16":
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32, copy=False)
+
+
+def narrowed(values: NDArray[np.float32], code: str) -> NDArray[Any]:
+    """float32 rounded once to a stored type, to nearest, ties to even."""
+    if code == "BF16":
+        bits = values.view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        return values.astype(NUMPY[code])
+
+
+def all_finite(values: NDArray[np.float32]) -> bool:
+    """Whether none is NaN or infinite."""
+    # One sum is far cheaper than a look at each element; it may also overflow by itself.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum(dtype=np.float64))) or bool(np.isfinite(values).all())
