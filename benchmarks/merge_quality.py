@@ -161,7 +161,7 @@ def _run(name: str, family: Family, home: Path) -> None:
         f"merge_quality_{name.replace('-', '_')}",
         f"Merge methods on eight tasks: {family.title}",
         rows(found, guess),
-        note=_note(name, family, minutes),
+        note=_note(name, family),
         details=details,
         command=f"merge_quality --family {name}",
     )
@@ -380,7 +380,7 @@ def _means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {task: statistics.mean(run[task] for run in runs) for task in runs[0]}
 
 
-def _note(name: str, family: Family, minutes: float) -> str:
+def _note(name: str, family: Family) -> str:
     base = (
         "one vision transformer of 6 layers that has learned on the spot which way up "
         f"{_UNLABELLED:,} images of each set are, without their labels"
@@ -400,6 +400,5 @@ def _note(name: str, family: Family, minutes: float) -> str:
         f"entropy on {SCORED} examples of each validation split without their labels, in "
         f"{_STEPS} steps of 8 of each; fisher and regmean know {_STATISTICS} training examples of "
         "each task. s, MiB: the whole merging command, start-up included, and its peak anonymous "
-        f"memory. {minutes:.0f} minutes in all, one thread for each process and as many processes "
-        "as cores."
+        "memory. One thread for each process and as many processes as cores."
     )
