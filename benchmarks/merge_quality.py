@@ -19,79 +19,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
+from benchmarks._merge_families import (
+    FAMILIES,
+    LEARNED,
+    SCORED,
+    SEEDS,
+    STATISTICS,
+    STEPS,
+    UNLABELLED,
+    Family,
+    prepare,
+)
 from benchmarks._processes import measure
-from benchmarks._real_data import DATA, alliage, encoder_folder, majority, missing
+from benchmarks._real_data import majority, missing
 from benchmarks._report import report
 from benchmarks.training_science import interval
 
-SEEDS = (0, 1, 2)
-SCORED = 400  # examples of each task, at the most
 CERTAIN = 3.0  # standard errors above the majority class, for a task to count
 
-_IMAGES = (
-    "mnist", "fashion_mnist", "kmnist", "kannada_mnist", "usps", "pneumonia_mnist", "sign_digits",
-    "omniglot_alphabets",
-)  # fmt: skip
-_TEXTS = ("sst2", "subj", "trec", "ag_news", "banking77", "sick", "uci_sentences", "snips")
-_SNIPS = {
-    "kind": "sequence-classification",
-    "files": {
-        split: f"data/snips/{file}"
-        for split, file in {
-            "train": "train.jsonl.gz", "validation": "validation.jsonl", "test": "test.jsonl"
-        }.items()
-    },
-    "columns": {"text": "text", "label": "intent"},
-}  # fmt: skip
-_VISION = {
-    "hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 192,
-    "image_size": 32, "patch_size": 4, "num_channels": 1, "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
-}  # fmt: skip
-_STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
-_STEPS = 300  # of AdaMerging
-# Coefficients learned without labels, for each model or each of its tensors.
-LEARNED = {"ada_merging_task": "task", "ada_merging_layer": "layer"}
 REBUILT = ", rebuilt"  # behind a method's name: not one model, but one for each task
 _PROGRAM = Path(sys.executable).with_name("alliage")
-_UNLABELLED = 1000  # images of each set that the base learns from
-_BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
-_OF_IMAGES = {
-    "epochs": 4, "batch_size": 32, "warmup": 0.1, "learning_rate": 3e-4, "train_limit": 2000,
-    "head_epochs": 2, "head_learning_rate": 1e-2,
-}  # fmt: skip
-_OF_TEXTS = {
-    "epochs": 2, "batch_size": 16, "warmup": 0.1, "max_length": 48, "train_limit": 1000,
-    "head_epochs": 2, "head_learning_rate": 1e-2,
-}  # fmt: skip
-_LORA = {
-    "method": "lora",
-    "learning_rate": 1e-3,
-    "lora": {"rank": 8, "alpha": 16, "targets": ["query", "value"]},
-}
-
-
-class Family(NamedTuple):
-    """Models that share a base.
-
-    Attributes:
-        title: of the table.
-        base: its folder.
-        tasks: name -> what is given to the commands.
-        recipe: how each model is tuned, without its task and seed.
-    """
-
-    title: str
-    base: str
-    tasks: Mapping[str, str]
-    recipe: Mapping[str, Any]
 
 
 class Scored(NamedTuple):
@@ -110,17 +64,6 @@ class Scored(NamedTuple):
     memory: float = math.nan
 
 
-_IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
-_TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
-FAMILIES = {
-    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES),
-    "texts-full": Family(
-        "texts, in full", "encoder", _TEXT_TASKS, _OF_TEXTS | {"learning_rate": 1e-4}
-    ),
-    "texts-lora": Family("texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA),
-}
-
-
 def main() -> None:
     """Tune, merge and score the families asked for, and write a table for each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks merge_quality")
@@ -128,19 +71,19 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="Keep models there, and use those that are.")
     options = parser.parse_args(list(dropwhile(lambda word: word[0] != "-", sys.argv[1:])))
     asked = options.family or list(FAMILIES)
-    if reason := missing({*_IMAGES, *_TEXTS}):
+    if reason := missing({task for name in asked for task in FAMILIES[name].tasks}):
         print(f"merge_quality: skipped, {reason}.")
         return
     for name in asked:
         with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder) if options.home is None else options.home.absolute() / name
+            home = Path(options.home or folder).absolute() / name
             home.mkdir(parents=True, exist_ok=True)
             _run(name, FAMILIES[name], home)
 
 
 def _run(name: str, family: Family, home: Path) -> None:
     started = time.perf_counter()
-    _prepare(family, home)
+    prepare(family, home)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         waiting = {
             method: [pool.submit(_scored, family, home, seed, method) for seed in SEEDS]
@@ -184,76 +127,6 @@ def rebuilding(name: str) -> list[str]:
     from alliage.merging import describe
 
     return [method + REBUILT for method in methods_for(name) if describe(method).masks is not None]
-
-
-def _prepare(family: Family, home: Path) -> None:
-    """The base, a model for each task and seed, and what merges need to know of them."""
-    for link, target in (("encoder", encoder_folder()), ("data", DATA.resolve())):
-        if not (home / link).exists():
-            (home / link).symlink_to(target)
-    (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
-    if family.base == "base" and not (home / "base").exists():
-        _make_image_base(home)
-    tuned, collected = [], []
-    for seed in SEEDS:
-        for task, ref in family.tasks.items():
-            model = f"{task}-{seed}"
-            recipe = home / f"tune-{model}.yml"
-            content = {"model": family.base, "task": ref, "seed": seed, **family.recipe}
-            recipe.write_text(yaml.safe_dump(content))
-            tuned.append((model, f"tune {recipe.name} -o {model}"))
-            for kind in ("fisher", "regmean"):
-                out = f"{model}/{kind}.safetensors"
-                options = f"--task {ref} --examples {_STATISTICS} -o {out}"
-                collected.append((out, f"statistics {kind} {model} {options}"))
-        models = " ".join(f"{task}-{seed}" for task in family.tasks)
-        tasks = " ".join(f"--task {ref}" for ref in family.tasks.values())
-        options = f"{tasks} --examples {_STATISTICS} -o regmean++-{seed}"
-        collected.append((f"regmean++-{seed}", f"statistics regmean++ {models} {options}"))
-        together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
-        (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
-        for method, by in LEARNED.items():
-            options = f"{tasks} --ada-merging {by} --steps {_STEPS} --limit {SCORED} --batch-size 8"
-            learned = f"{method}-{seed}-learned"
-            words = f"search together-{seed}.yml {options} --seed {seed} --threads 1 -o {learned}"
-            collected.append((learned, words))
-    for stage in (tuned, collected):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            lacking = [words for out, words in stage if not (home / out).exists()]
-            for done in pool.map(lambda words: alliage(words, home), lacking):
-                print(f"$ {done.command}\n{done.printed}", flush=True)
-
-
-def _make_image_base(home: Path) -> None:
-    """A vision transformer that tells which way up the images of all tasks are."""
-    import numpy as np
-    from transformers import ViTConfig, ViTForImageClassification, set_seed
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    random = np.random.default_rng(0)
-    images = []
-    for task in _IMAGES:
-        with np.load(DATA / task / "train.npz") as archive:
-            shown = archive["images"]
-        images.append(shown[random.permutation(len(shown))[:_UNLABELLED]])
-    upright = np.concatenate(images)
-    turns = random.integers(4, size=len(upright))
-    turned = np.stack([np.rot90(one, turn) for one, turn in zip(upright, turns, strict=True)])
-    (home / "turned").mkdir()
-    order = random.permutation(len(turned))
-    cut = len(order) // 10
-    for split, part in (("validation", order[:cut]), ("train", order[cut:])):
-        np.savez(
-            home / "turned" / f"{split}.npz",
-            images=turned[part], labels=turns[part].astype(np.uint8),
-            class_names=np.array(["0", "90", "180", "270"]),
-        )  # fmt: skip
-    set_seed(0)
-    ViTForImageClassification(ViTConfig(**_VISION)).save_pretrained(home / "untrained")
-    recipe = {"model": "untrained", "task": "turned", **_BASE}
-    (home / "tune-base.yml").write_text(yaml.safe_dump(recipe))
-    print(alliage("tune tune-base.yml -o base", home, threads=os.cpu_count() or 1).printed)
 
 
 def _scored(family: Family, home: Path, seed: int, method: str) -> Scored:
@@ -383,7 +256,7 @@ def _means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _note(name: str, family: Family) -> str:
     base = (
         "one vision transformer of 6 layers that has learned on the spot which way up "
-        f"{_UNLABELLED:,} images of each set are, without their labels"
+        f"{UNLABELLED:,} images of each set are, without their labels"
         if name == "images"
         else "all-MiniLM-L6-v2"
     )
@@ -398,7 +271,7 @@ def _note(name: str, family: Family) -> str:
         "examples. Merged with the methods' default settings, nothing searched, answering with "
         "their parents' heads; ada_merging is task arithmetic with coefficients that minimise "
         f"entropy on {SCORED} examples of each validation split without their labels, in "
-        f"{_STEPS} steps of 8 of each; fisher and regmean know {_STATISTICS} training examples of "
+        f"{STEPS} steps of 8 of each; fisher and regmean know {STATISTICS} training examples of "
         "each task. s, MiB: the whole merging command, start-up included, and its peak anonymous "
         "memory. One thread for each process and as many processes as cores."
     )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.statistics import Origin, describe_model, written
+from alliage.checkpoints.statistics import Origin, describe_model, weight_digests, written
 from alliage.merging.engine.run import run
 from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.files import parse_recipe
@@ -31,7 +31,7 @@ _SHAPES = {
 }
 _LINEAR = tuple(name for name in _SHAPES if "query.weight" in name or "dense" in name)
 _BUFFER = "embeddings.position_ids"
-_RANKS = (2, 2, 2)
+_RANK = 2
 
 
 def check_in_engine(method: Method) -> None:
@@ -54,7 +54,7 @@ def check_in_engine(method: Method) -> None:
         assert _bytes(home / "small") == _bytes(home / "whole"), "threads and blocks change nothing"
         rounded = _merged(content, home / "rounded", "bfloat16", threads=1)
         for name, tensor in whole.items():
-            assert tensor.isfinite().all() if tensor.is_floating_point() else True
+            assert tensor.isfinite().all(), f"{name} is finite"
             expected = tensor.bfloat16() if tensor.is_floating_point() else tensor
             assert torch.equal(rounded[name], expected), f"{name} is rounded once"
         if _BUFFER in whole:
@@ -68,14 +68,14 @@ def _write(method: Method, home: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     base = {name: torch.randn(shape, generator=generator) for name, shape in _SHAPES.items()}
     base[_BUFFER] = torch.arange(5)
-    _save(home / "base", base, "model.safetensors", {"model_type": "bert"})
+    _save(home / "base", base)
     count = method.models or _MODELS
     models = []
     for number in range(count):
         folder = home / f"model{number}"
-        models.append({"model": str(folder)})
+        models.append(folder)
         if method.unit == "factors":
-            _save_adapter(folder, _RANKS[number], generator, home / "base")
+            _save_adapter(folder, generator, home / "base")
             continue
         tuned = {
             name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
@@ -83,30 +83,30 @@ def _write(method: Method, home: Path) -> dict[str, Any]:
             else tensor
             for name, tensor in base.items()
         }
-        _save(folder, tuned, "model.safetensors", {"model_type": "bert"})
+        _save(folder, tuned)
     if method.statistics is not None:
-        for entry, tensors in zip(models, _statistics(method, count, generator), strict=True):
-            place = Path(entry["model"]) / f"{method.statistics}.safetensors"
-            _save_statistics(place, method, models, entry["model"], tensors)
-    return {"method": method.name, "base": str(home / "base"), "models": models}
+        _save_statistics(method, models, generator)
+    return {
+        "method": method.name, "base": str(home / "base"), "models": [str(each) for each in models]
+    }  # fmt: skip
 
 
-def _save(folder: Path, tensors: Mapping[str, Tensor], file: str, config: Any) -> None:
+def _save(folder: Path, tensors: dict[str, Tensor]) -> None:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(dict(tensors), folder / file)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    save_file(tensors, folder / "model.safetensors")
 
 
-def _save_adapter(folder: Path, rank: int, generator: torch.Generator, base: Path) -> None:
+def _save_adapter(folder: Path, generator: torch.Generator, base: Path) -> None:
     factors = {}
     for name in _LINEAR:
         d_out, d_in = _SHAPES[name]
         module = f"base_model.model.{name.removesuffix('.weight')}"
-        factors[f"{module}.lora_A.weight"] = torch.randn(rank, d_in, generator=generator)
-        factors[f"{module}.lora_B.weight"] = torch.randn(d_out, rank, generator=generator)
+        factors[f"{module}.lora_A.weight"] = torch.randn(_RANK, d_in, generator=generator)
+        factors[f"{module}.lora_B.weight"] = torch.randn(d_out, _RANK, generator=generator)
     folder.mkdir()
     settings = {
-        "peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank,
+        "peft_type": "LORA", "r": _RANK, "lora_alpha": 2 * _RANK,
         "target_modules": ["query", "dense"], "base_model_name_or_path": str(base),
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(settings))
@@ -125,30 +125,29 @@ def _statistics(
         yield {name: seen.mT @ seen / len(seen) for name, seen in inputs.items()}
 
 
-def _save_statistics(
-    place: Path, method: Method, models: list[dict[str, str]], own: str, tensors: dict[str, Tensor]
-) -> None:
-    digests = []
-    for entry in models:
-        with open_checkpoint(entry["model"]) as checkpoint:
-            described = describe_model(checkpoint)
-        if entry["model"] == own:
-            mine = described
-        digests.append([each["sha256"] for each in described[0]["files"] if "saf" in each["file"]])
+def _save_statistics(method: Method, models: list[Path], generator: torch.Generator) -> None:
+    """Beside each model, what might have been collected of it."""
     assert method.statistics is not None
-    origin = Origin(
-        kind=method.statistics, task="t", split="train", examples=50, models=mine,
-        merged_with=digests if method.statistics == "regmean_plus_plus" else (),
-        parameters=(
-            {name: p.default for name, p in method.parameters.items() if not p.per_model}
-            if method.statistics == "regmean_plus_plus"
-            else {}
-        ),
-    )  # fmt: skip
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    with written(place, shapes, origin) as writer:
-        for name, tensor in tensors.items():
-            writer.write(name, 0, tensor.contiguous().numpy().data.cast("B"))
+    described = []
+    for model in models:
+        with open_checkpoint(model) as checkpoint:
+            described.append(describe_model(checkpoint))
+    merged: dict[str, Any] = {}
+    if method.statistics == "regmean_plus_plus":  # which hold for one merge alone
+        merged["merged_with"] = [weight_digests(each) for each in described]
+        merged["parameters"] = {
+            name: each.default for name, each in method.parameters.items() if not each.per_model
+        }
+    for model, own, tensors in zip(
+        models, described, _statistics(method, len(models), generator), strict=True
+    ):
+        origin = Origin(
+            kind=method.statistics, task="t", split="train", examples=50, models=own, **merged
+        )
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        with written(model / f"{method.statistics}.safetensors", shapes, origin) as writer:
+            for name, tensor in tensors.items():
+                writer.write(name, 0, tensor.contiguous().numpy().data.cast("B"))
 
 
 def _merged(content: Mapping[str, Any], out: Path, dtype: str, **given: Any) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from alliage.evaluation.calibration.checks import checked
-from alliage.evaluation.calibration.classes import Measure, by_domain
+from alliage.evaluation.calibration.classes import Measure, members
 from alliage.evaluation.intervals import whole_intervals
 
 REPEATS = 200
@@ -97,19 +97,22 @@ def null_bands(
         ValueError: an argument of another shape or range.
     """
     values = checked(probabilities, np.zeros(np.shape(probabilities))).values
+    names = np.asarray(domains)
+    if names.shape != values.shape:
+        raise ValueError(f"Expected domains [{len(values)}], got {list(names.shape)}.")
+    parts = members(names)
     generator = np.random.default_rng(seed)
-    draws = [
-        by_domain(measure, values, (generator.random(len(values)) < values) * 1.0, domains)
-        for _ in range(repeats)
-    ]
-    found = np.array([[row.value for row in one.rows] for one in draws])
-    ends = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    names = [row.domain for row in draws[0].rows]
-    low, high = np.quantile(found.max(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    found = np.empty((repeats, len(parts)))
+    for row in found:
+        drawn = (generator.random(len(values)) < values).astype(np.float64)
+        row[:] = [measure(values[part], drawn[part]) for _, part in parts]
+    shares = [(1 - level) / 2, (1 + level) / 2]
+    ends = np.quantile(found, shares, axis=0).T
+    low, high = np.quantile(found.max(axis=1), shares)
     return DomainBands(
         {
-            name: Band(float(start), float(stop), level)
-            for name, (start, stop) in zip(names, ends, strict=True)
+            str(name): Band(float(start), float(stop), level)
+            for (name, _), (start, stop) in zip(parts, ends, strict=True)
         },
         Band(float(low), float(high), level),
     )
@@ -151,15 +154,14 @@ def bootstrap_band(
     names = np.arange(len(values)) if groups is None else np.asarray(groups)
     if names.shape != values.shape:
         raise ValueError(f"Expected groups [{len(values)}], got {list(names.shape)}.")
-    _, own, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    members = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
+    parts = [part for _, part in members(names)]
 
     def resampled(drawn: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
-        rows = np.concatenate([members[group] for group in drawn])
+        rows = np.concatenate([parts[group] for group in drawn])
         return measure(values[rows], outcomes[rows])
 
     found = whole_intervals(
-        len(members), {"": resampled}, level=level, resamples=repeats, seed=seed
+        len(parts), {"": resampled}, level=level, resamples=repeats, seed=seed
     ).get("")
     if found is None:  # every resample says the same
         return Band(math.nan, math.nan, level)

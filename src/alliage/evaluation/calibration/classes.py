@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from alliage.evaluation.calibration.checks import Floats, checked_rows
 
@@ -113,13 +113,18 @@ def by_domain(
             "Expected probabilities [n], labels [n] and domains [n] with n ≥ 1, "
             f"got {list(values.shape)}, {list(outcomes.shape)} and {list(names.shape)}."
         )
-    distinct, own, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    parts = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
     rows = tuple(
         Domain(str(name), len(part), measure(values[part], outcomes[part]))
-        for name, part in zip(distinct, parts, strict=True)
+        for name, part in members(names)
     )
     return Domains(rows, max(row.value for row in rows))
+
+
+def members(groups: NDArray[Any]) -> list[tuple[Any, NDArray[np.int64]]]:
+    """Each distinct value of [n], in order, with the places where it stands, in order."""
+    distinct, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    parts = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
+    return list(zip(distinct, parts, strict=True))
 
 
 def log_odds(probabilities: ArrayLike) -> Floats:
