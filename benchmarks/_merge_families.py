@@ -36,8 +36,13 @@ _VISION = {
 }  # fmt: skip
 STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
 STEPS = 300  # of AdaMerging
-# Coefficients learned without labels, for each model or each of its tensors.
-LEARNED = {"ada_merging_task": "task", "ada_merging_layer": "layer"}
+SCALED = ("task_arithmetic", "ties")  # whose scale is also searched, on labels
+SEARCHED_ON = 100  # validation examples of each task
+# What alliage search is told, by the name in the table.
+SEARCHES = {
+    f"ada_merging_{by}": f"--ada-merging {by} --steps {STEPS} --limit {SCORED} --batch-size 8"
+    for by in ("task", "layer")
+} | {f"{method}_searched": f"--space scale-{method}.yml --limit {SEARCHED_ON}" for method in SCALED}
 UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
@@ -90,6 +95,9 @@ def prepare(family: Family, home: Path) -> None:
     (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
     if family.base == "base" and not (home / "base").exists():
         _make_image_base(home)
+    for method in SCALED:
+        space = {"method": method, "parameters": {"scale": {"low": 0.1, "high": 1.0, "step": 0.1}}}
+        (home / f"scale-{method}.yml").write_text(yaml.safe_dump({"search": space}))
     tuned, collected = [], []
     for seed in SEEDS:
         for task, ref in family.tasks.items():
@@ -108,11 +116,10 @@ def prepare(family: Family, home: Path) -> None:
         collected.append((f"regmean++-{seed}", f"statistics regmean++ {models} {options}"))
         together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
         (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
-        for method, by in LEARNED.items():
-            options = f"{tasks} --ada-merging {by} --steps {STEPS} --limit {SCORED} --batch-size 8"
-            learned = f"{method}-{seed}-learned"
-            words = f"search together-{seed}.yml {options} --seed {seed} --threads 1 -o {learned}"
-            collected.append((learned, words))
+        for method, options in SEARCHES.items():
+            found = f"{method}-{seed}-found"
+            options += f" {tasks} --seed {seed} --threads 1"
+            collected.append((found, f"search together-{seed}.yml {options} -o {found}"))
     for stage in (tuned, collected):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             lacking = [words for out, words in stage if not (home / out).exists()]

@@ -28,8 +28,10 @@ import yaml
 
 from benchmarks._merge_families import (
     FAMILIES,
-    LEARNED,
+    SCALED,
     SCORED,
+    SEARCHED_ON,
+    SEARCHES,
     SEEDS,
     STATISTICS,
     STEPS,
@@ -87,7 +89,7 @@ def _run(name: str, family: Family, home: Path) -> None:
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         waiting = {
             method: [pool.submit(_scored, family, home, seed, method) for seed in SEEDS]
-            for method in ("", *methods_for(name), *LEARNED, *rebuilding(name))
+            for method in ("", *methods_for(name), *SEARCHES, *rebuilding(name))
         }
         found = {
             method: [future.result() for future in futures] for method, futures in waiting.items()
@@ -166,7 +168,7 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
     out = home / f"merged-{method}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     done = measure([_PROGRAM, "merge", _recipe(family, home, seed, method), "-o", out])
-    if method not in LEARNED and describe(method).unit == "factors":
+    if method not in SEARCHES and describe(method).unit == "factors":
         whole = home / f"{out.name}-whole"
         shutil.rmtree(whole, ignore_errors=True)
         measure([_PROGRAM, "apply", out, "-o", whole])
@@ -176,8 +178,8 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
 
 
 def _recipe(family: Family, home: Path, seed: int, method: str) -> Path:
-    if method in LEARNED:
-        return home / f"{method}-{seed}-learned" / "best.yml"
+    if method in SEARCHES:
+        return home / f"{method}-{seed}-found" / "best.yml"
     models = [{"model": f"{task}-{seed}"} for task in family.tasks]
     if method == "regmean_plus_plus":
         for entry in models:
@@ -268,10 +270,12 @@ def _note(name: str, family: Family) -> str:
         f"star: the individual model is less than {CERTAIN:g} standard errors above the majority "
         f"class, and the task is left out of the means. Tuned from {base}: the head alone for "
         f"{family.recipe['head_epochs']} epochs, then all for {epochs}, on at most {limit:,} "
-        "examples. Merged with the methods' default settings, nothing searched, answering with "
-        "their parents' heads; ada_merging is task arithmetic with coefficients that minimise "
-        f"entropy on {SCORED} examples of each validation split without their labels, in "
-        f"{STEPS} steps of 8 of each; fisher and regmean know {STATISTICS} training examples of "
-        "each task. s, MiB: the whole merging command, start-up included, and its peak anonymous "
-        "memory. One thread for each process and as many processes as cores."
+        "examples. Merged with the methods' default settings, answering with their parents' "
+        f"heads; for {' and '.join(f'{method}_searched' for method in SCALED)} the scale is the "
+        f"best of 0.1, 0.2 ... 1 on {SEARCHED_ON} labelled validation examples of each task; "
+        f"ada_merging is task arithmetic with coefficients that minimise entropy on {SCORED} "
+        f"examples of each validation split without their labels, in {STEPS} steps of 8 of each; "
+        f"fisher and regmean know {STATISTICS} training examples of each task. s, MiB: the whole "
+        "merging command, start-up included, and its peak anonymous memory. One thread for each "
+        "process and as many processes as cores."
     )
