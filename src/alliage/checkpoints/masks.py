@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints.remote import RemotePath
-from alliage.checkpoints.writer import Layout, plan_layout
+from alliage.checkpoints.writer import NEVER_SHARD, Layout, plan_layout
 from alliage.errors import AlliageError, Problem
 
 FOLDER = "tasks"
@@ -33,7 +32,7 @@ def masks_layout(task: str, stem: str, shapes: Mapping[str, tuple[int, ...]]) ->
     tensors = [(name, "U8", (-(-math.prod(shape) // 8),)) for name, shape in shapes.items()]
     metadata = {_TASK: task, _SHAPES: json.dumps(shapes, sort_keys=True)}
     return plan_layout(
-        [*tensors, (SCALE, "F64", (1,))], stem=stem, max_shard_bytes=sys.maxsize, metadata=metadata
+        [*tensors, (SCALE, "F64", (1,))], stem=stem, max_shard_bytes=NEVER_SHARD, metadata=metadata
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.writer import Layout, plan_layout
+from alliage.checkpoints.writer import NEVER_SHARD, Layout, plan_layout
 from alliage.errors import AlliageError, Problem
 
 DTYPE = "I8"
@@ -16,7 +16,7 @@ DTYPE = "I8"
 def signs_layout(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Layout:
     """The one file of signs for parameters of some shapes."""
     tensors = [(name, DTYPE, shape) for name, shape in shapes.items()]
-    return plan_layout(tensors, stem="signs", max_shard_bytes=2**63, metadata=metadata)
+    return plan_layout(tensors, stem="signs", max_shard_bytes=NEVER_SHARD, metadata=metadata)
 
 
 def open_signs(ref: str | Path) -> Checkpoint:

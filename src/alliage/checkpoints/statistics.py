@@ -12,11 +12,9 @@ and in its metadata what they are of: the data, and the SHA-256 of every file of
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,7 +24,7 @@ from alliage.checkpoints import provenance
 from alliage.checkpoints.checkpoint import Checkpoint
 from alliage.checkpoints.checkpoint import open as open_checkpoint
 from alliage.checkpoints.reference import STATISTICS, has_weight_ending
-from alliage.checkpoints.writer import TensorWriter, plan_layout
+from alliage.checkpoints.writer import NEVER_SHARD, TensorWriter, one_file, plan_layout
 from alliage.errors import AlliageError, Problem, UsageError
 
 StatisticsKind = Literal["fisher", "regmean", "regmean_plus_plus"]
@@ -156,10 +154,9 @@ def _origin(metadata: Mapping[str, str]) -> Origin:
     return origin
 
 
-@contextlib.contextmanager
 def written(
     out: Path, shapes: Mapping[str, Sequence[int]], origin: Origin
-) -> Iterator[TensorWriter]:
+) -> AbstractContextManager[TensorWriter]:
     """Write a file of float32 statistics; it appears when whole.
 
     Args:
@@ -169,13 +166,6 @@ def written(
     """
     tensors = [(name, "F32", tuple(shape)) for name, shape in shapes.items()]
     layout = plan_layout(
-        tensors, stem="statistics", max_shard_bytes=2**63, metadata=origin.metadata()
+        tensors, stem="statistics", max_shard_bytes=NEVER_SHARD, metadata=origin.metadata()
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        with TensorWriter(folder, layout) as writer:
-            yield writer
-        (folder / next(iter(layout.shards))).replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return one_file(out, layout)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from alliage.checkpoints.spec import TensorSpec
 from alliage.errors import Problem, TransientError, UsageError
 
 MAX_SHARD_BYTES = 5 * 10**9
+NEVER_SHARD = sys.maxsize  # bytes, for what must be one file
 _COPY_BYTES = 4 * 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

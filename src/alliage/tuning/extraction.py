@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,13 @@ from alliage.checkpoints.labels import config_labels
 from alliage.checkpoints.names import KINDS, parse_kinds
 from alliage.checkpoints.reference import ADAPTER_CONFIG
 from alliage.checkpoints.upload import local_destination
-from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout, refuse_existing
+from alliage.checkpoints.writer import (
+    NEVER_SHARD,
+    OutputFolder,
+    TensorWriter,
+    plan_layout,
+    refuse_existing,
+)
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.low_rank import low_rank_distances, low_rank_svd
 from alliage.geometry.truncation import (
@@ -343,7 +348,7 @@ def _write(
     """One adapter_model.safetensors, as PEFT reads it; its bytes."""
     specs = form.tuned.specs()
     whole = [(name, specs[s].dtype, specs[s].shape) for name, s in form.whole.items()]
-    layout = plan_layout([*tensors, *whole], stem="adapter_model", max_shard_bytes=sys.maxsize)
+    layout = plan_layout([*tensors, *whole], stem="adapter_model", max_shard_bytes=NEVER_SHARD)
     spool.seek(0)
     with TensorWriter(folder.staging, layout) as writer:
         for name, code, shape in tensors:
