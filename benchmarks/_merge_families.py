@@ -13,7 +13,6 @@ import yaml
 from benchmarks._real_data import DATA, alliage, encoder_folder
 
 SEEDS = (0, 1, 2)
-SCORED = 400  # examples of each task, at the most
 _IMAGES = (
     "mnist", "fashion_mnist", "kmnist", "kannada_mnist", "usps", "pneumonia_mnist", "sign_digits",
     "omniglot_alphabets",
@@ -35,14 +34,8 @@ _VISION = {
     "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
 }  # fmt: skip
 STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
-STEPS = 300  # of AdaMerging
 SCALED = ("task_arithmetic", "ties")  # whose scale is also searched, on labels
 SEARCHED_ON = 100  # validation examples of each task
-# What alliage search is told, by the name in the table.
-SEARCHES = {
-    f"ada_merging_{by}": f"--ada-merging {by} --steps {STEPS} --limit {SCORED} --batch-size 8"
-    for by in ("task", "layer")
-} | {f"{method}_searched": f"--space scale-{method}.yml --limit {SEARCHED_ON}" for method in SCALED}
 UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
@@ -68,22 +61,37 @@ class Family(NamedTuple):
         base: its folder.
         tasks: name -> what is given to the commands.
         recipe: how each model is tuned, without its task and seed.
+        scored: at most so many examples of each task.
+        steps: of AdaMerging.
     """
 
     title: str
     base: str
     tasks: Mapping[str, str]
     recipe: Mapping[str, Any]
+    scored: int
+    steps: int
+
+    @property
+    def searches(self) -> dict[str, str]:
+        """What `alliage search` is told, by the name in the table."""
+        learned = f"--steps {self.steps} --limit {self.scored} --batch-size 8"
+        return {
+            f"ada_merging_{by}": f"--ada-merging {by} {learned}" for by in ("task", "layer")
+        } | {
+            f"{method}_searched": f"--space scale-{method}.yml --limit {SEARCHED_ON}"
+            for method in SCALED
+        }
 
 
 _IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
 _TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
 FAMILIES = {
-    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES),
+    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, 300),
     "texts-full": Family(
-        "texts, in full", "encoder", _TEXT_TASKS, _OF_TEXTS | {"learning_rate": 1e-4}
+        "texts, in full", "encoder", _TEXT_TASKS, _OF_TEXTS | {"learning_rate": 1e-4}, 200, 100
     ),
-    "texts-lora": Family("texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA),
+    "texts-lora": Family("texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, 100),
 }
 
 
@@ -116,7 +124,7 @@ def prepare(family: Family, home: Path) -> None:
         collected.append((f"regmean++-{seed}", f"statistics regmean++ {models} {options}"))
         together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
         (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
-        for method, options in SEARCHES.items():
+        for method, options in family.searches.items():
             found = f"{method}-{seed}-found"
             options += f" {tasks} --seed {seed} --threads 1"
             collected.append((found, f"search together-{seed}.yml {options} -o {found}"))

@@ -29,12 +29,9 @@ import yaml
 from benchmarks._merge_families import (
     FAMILIES,
     SCALED,
-    SCORED,
     SEARCHED_ON,
-    SEARCHES,
     SEEDS,
     STATISTICS,
-    STEPS,
     UNLABELLED,
     Family,
     prepare,
@@ -89,7 +86,7 @@ def _run(name: str, family: Family, home: Path) -> None:
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         waiting = {
             method: [pool.submit(_scored, family, home, seed, method) for seed in SEEDS]
-            for method in ("", *methods_for(name), *SEARCHES, *rebuilding(name))
+            for method in ("", *methods_for(name), *family.searches, *rebuilding(name))
         }
         found = {
             method: [future.result() for future in futures] for method, futures in waiting.items()
@@ -141,7 +138,9 @@ def _scored(family: Family, home: Path, seed: int, method: str) -> Scored:
 
 def _each(family: Family, home: Path, models: Mapping[str, Path]) -> Scored:
     """A model for each task, on its task."""
-    parts = [_score(home, models[task], {task: ref}) for task, ref in family.tasks.items()]
+    parts = [
+        _score(home, models[task], {task: ref}, family.scored) for task, ref in family.tasks.items()
+    ]
     accuracy, error = ({k: v for part in parts for k, v in part[at].items()} for at in (0, 1))
     return Scored(accuracy, error)
 
@@ -168,17 +167,17 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
     out = home / f"merged-{method}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     done = measure([_PROGRAM, "merge", _recipe(family, home, seed, method), "-o", out])
-    if method not in SEARCHES and describe(method).unit == "factors":
+    if method not in family.searches and describe(method).unit == "factors":
         whole = home / f"{out.name}-whole"
         shutil.rmtree(whole, ignore_errors=True)
         measure([_PROGRAM, "apply", out, "-o", whole])
         out = whole
-    accuracy, error = _score(home, out, family.tasks)
+    accuracy, error = _score(home, out, family.tasks, family.scored)
     return Scored(accuracy, error, done.wall, done.anonymous)
 
 
 def _recipe(family: Family, home: Path, seed: int, method: str) -> Path:
-    if method in SEARCHES:
+    if method in family.searches:
         return home / f"{method}-{seed}-found" / "best.yml"
     models = [{"model": f"{task}-{seed}"} for task in family.tasks]
     if method == "regmean_plus_plus":
@@ -191,7 +190,7 @@ def _recipe(family: Family, home: Path, seed: int, method: str) -> Path:
 
 
 def _score(
-    home: Path, model: Path, tasks: Mapping[str, str]
+    home: Path, model: Path, tasks: Mapping[str, str], limit: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -204,7 +203,7 @@ def _score(
     for name, ref in tasks.items():
         task = load_task(home / ref)
         split = "test" if "test" in task.splits else "validation"
-        [scores] = package.evaluate(model, task, split=split, limit=SCORED).tasks
+        [scores] = package.evaluate(model, task, split=split, limit=limit).tasks
         accuracy[name], error[name] = scores.metrics["accuracy"], scores.metrics["ece"]
     return accuracy, error
 
@@ -264,18 +263,18 @@ def _note(name: str, family: Family) -> str:
     )
     limit, epochs = family.recipe["train_limit"], family.recipe["epochs"]
     return (
-        f"Accuracy in % on at most {SCORED} examples of the test split (validation where there is "
-        f"none), mean and 95 % t interval over {len(SEEDS)} seeds of tuning; normalised: share of "
-        "the individual models' accuracy, mean over tasks; ECE in 15 bins, mean over tasks. A "
-        f"star: the individual model is less than {CERTAIN:g} standard errors above the majority "
-        f"class, and the task is left out of the means. Tuned from {base}: the head alone for "
-        f"{family.recipe['head_epochs']} epochs, then all for {epochs}, on at most {limit:,} "
-        "examples. Merged with the methods' default settings, answering with their parents' "
-        f"heads; for {' and '.join(f'{method}_searched' for method in SCALED)} the scale is the "
-        f"best of 0.1, 0.2 ... 1 on {SEARCHED_ON} labelled validation examples of each task; "
-        f"ada_merging is task arithmetic with coefficients that minimise entropy on {SCORED} "
-        f"examples of each validation split without their labels, in {STEPS} steps of 8 of each; "
-        f"fisher and regmean know {STATISTICS} training examples of each task. s, MiB: the whole "
-        "merging command, start-up included, and its peak anonymous memory. One thread for each "
-        "process and as many processes as cores."
+        f"Accuracy in % on at most {family.scored} examples of the test split (validation where "
+        f"there is none), mean and 95 % t interval over {len(SEEDS)} seeds of tuning; normalised: "
+        "share of the individual models' accuracy, mean over tasks; ECE in 15 bins, mean over "
+        f"tasks. A star: the individual model is less than {CERTAIN:g} standard errors above the "
+        f"majority class, and the task is left out of the means. Tuned from {base}: the head "
+        f"alone for {family.recipe['head_epochs']} epochs, then all for {epochs}, on at most "
+        f"{limit:,} examples. Merged with the methods' default settings, answering with their "
+        f"parents' heads; for {' and '.join(f'{method}_searched' for method in SCALED)} the scale "
+        f"is the best of 0.1, 0.2 ... 1 on {SEARCHED_ON} labelled validation examples of each "
+        "task; ada_merging is task arithmetic with coefficients that minimise entropy on "
+        f"{family.scored} examples of each validation split without their labels, in "
+        f"{family.steps} steps of 8 of each; fisher and regmean know {STATISTICS} training "
+        "examples of each task. s, MiB: the whole merging command, start-up included, and its "
+        "peak anonymous memory. One thread for each process and as many processes as cores."
     )
