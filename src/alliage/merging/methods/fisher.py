@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from alliage.merging.products import ExactSum
 from alliage.merging.registry import Scope, method, partial_sums
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
@@ -22,9 +22,9 @@ class FisherNorms:
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
         """Start with nothing seen."""
-        self._models = models
         self._wanted = bool(parameters["normalize"])
-        self._squares: dict[int, list[list[float]]] = {}
+        self._squares = [ExactSum() for _ in range(models)]
+        self._seen = False
         self._lock = threading.Lock()
 
     @staticmethod
@@ -40,7 +40,7 @@ class FisherNorms:
     def update(
         self,
         tensors: Tensor,
-        place: int,
+        place: int,  # noqa: ARG002
         uniform: Tensor | None = None,  # noqa: ARG002
         fisher: Tensor | None = None,
     ) -> None:
@@ -49,16 +49,17 @@ class FisherNorms:
         assert fisher.shape == tensors.shape
         squares = [partial_sums(row.double().square()) for row in fisher]
         with self._lock:
-            self._squares[place] = squares
+            self._seen = True
+            for total, sums in zip(self._squares, squares, strict=True):
+                total.add(sums)
 
     def result(self) -> Mapping[str, Any] | None:
         """The {"norms": [n]}; nothing is looked at unless they are wanted."""
         if not self._wanted:
             return {"norms": None}
-        if not self._squares:
+        if not self._seen:
             return None
-        columns = zip(*self._squares.values(), strict=True)
-        return {"norms": [math.sqrt(math.fsum(chain.from_iterable(each))) for each in columns]}
+        return {"norms": [math.sqrt(squares.total()) for squares in self._squares]}
 
 
 @method(
