@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from alliage.merging.methods.ties import Combine, Vote, ties
+from alliage.merging.products import ExactSum
 from alliage.merging.registry import Scope, method, partial_sums, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
@@ -27,9 +26,9 @@ class KeptMagnitude:
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
         """Start with nothing seen."""
-        self._models = models
         self._parameters = parameters
-        self._sums: dict[int, list[tuple[list[float], list[float]]]] = {}
+        self._sums = [(ExactSum(), ExactSum()) for _ in range(models)]  # before, after
+        self._seen = False
         self._lock = threading.Lock()
 
     @staticmethod
@@ -42,7 +41,7 @@ class KeptMagnitude:
         """Bytes: next to none."""
         return 0
 
-    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:
+    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Add a block's [n, m] magnitudes, before and after dropping."""
         kept = _drop(tensors, self._parameters["density"], uniform)
         sums = [
@@ -50,20 +49,19 @@ class KeptMagnitude:
             for before, after in zip(tensors, kept, strict=True)
         ]
         with self._lock:
-            self._sums[place] = sums
+            self._seen = True
+            for (before, after), (more, left) in zip(self._sums, sums, strict=True):
+                before.add(more)
+                after.add(left)
 
     def result(self) -> Mapping[str, Any] | None:
         """The {"factors": [n]}; only "l1" needs to look at anything."""
         if self._parameters["rescale"] != "l1":
             return {"factors": None}
-        if not self._sums:
+        if not self._seen:
             return None
-        factors = []
-        for model in range(self._models):
-            columns = zip(*(sums[model] for sums in self._sums.values()), strict=True)
-            before, after = (math.fsum(chain.from_iterable(column)) for column in columns)
-            factors.append(before / after if min(before, after) >= _NOTHING else 1.0)
-        return {"factors": factors}
+        totals = [(before.total(), after.total()) for before, after in self._sums]
+        return {"factors": [b / a if min(a, b) >= _NOTHING else 1.0 for b, a in totals]}
 
 
 @method(

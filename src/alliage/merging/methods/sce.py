@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from alliage.merging.methods.ties import ties
+from alliage.merging.products import ExactSum
 from alliage.merging.registry import PerBlock, Scope, method, partial_sums
 from alliage.merging.signature import In
 from alliage.merging.thresholds import RankThresholds
@@ -28,7 +29,7 @@ class Selection:
 
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:
         """Start with nothing seen."""
-        self._models, self._numel = models, numel
+        self._numel = numel
         self._density: float = parameters["density"]
         self._floor: float = parameters["floor"]
         self._differing = 0
@@ -36,7 +37,7 @@ class Selection:
         self._search: RankThresholds | None = None
         everything = {"thresholds": [0.0]}
         self._selected: Mapping[str, Any] | None = everything if self._density >= 1 else None
-        self._squares: dict[int, list[list[float]]] = {}
+        self._squares = [ExactSum() for _ in range(models)]
         self._seen = False  # in this pass
         self._lock = threading.Lock()
 
@@ -65,7 +66,8 @@ class Selection:
             kept = _select(tensors, self._selected["thresholds"], quota and quota[place])
             squares = [partial_sums(row.double().square_()) for row in kept]
             with self._lock:
-                self._squares[place] = squares
+                for total, sums in zip(self._squares, squares, strict=True):
+                    total.add(sums)
         elif self._search is not None:
             self._search.update(_variance(tensors), place)
         else:
@@ -87,14 +89,10 @@ class Selection:
                 self._samples = []
             self._selected = self._search.result()
             return None
-        sums = [
-            math.fsum(each for squares in self._squares.values() for each in squares[model])
-            for model in range(self._models)
-        ]
         quota = self._selected.get("quota", ())
         return {
             "threshold": self._selected["thresholds"][0],
-            "shares": _shares(sums, self._numel, self._floor),
+            "shares": _shares([each.total() for each in self._squares], self._numel, self._floor),
             **({"quota": PerBlock(each[0] for each in quota)} if quota else {}),
         }
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-from alliage.merging.registry import Scope, method, partial_sums, weighted_sum
+from alliage.merging.products import Products
+from alliage.merging.registry import method, weighted_sum
 from alliage.merging.signature import In
 
 if TYPE_CHECKING:
@@ -18,40 +17,14 @@ _COLLINEAR = 0.9995  # |cosine| beyond which sin Ω is too small to divide by
 _ZERO = 1e-8  # a norm that is no direction
 
 
-class Cosine:
+class Cosine(Products):
     """The cosine of the angle between two tensors, as a first pass, in float64."""
-
-    reads: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
-        """Start with nothing seen."""
-        self._products: dict[int, list[list[float]]] = {}
-        self._lock = threading.Lock()
-
-    @staticmethod
-    def scope(**parameters: Any) -> Scope:  # noqa: ARG004
-        """Each tensor has its angle."""
-        return "tensor"
-
-    @staticmethod
-    def memory(models: int, sampled: int) -> int:  # noqa: ARG004
-        """Bytes: next to none."""
-        return 0
-
-    def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
-        """Add a block's [2, m] products."""
-        first, second = tensors.double()
-        pairs = (first, first), (second, second), (first, second)
-        found = [partial_sums(one * other) for one, other in pairs]
-        with self._lock:
-            self._products[place] = found
 
     def result(self) -> Mapping[str, Any] | None:
         """The {"cosine": float}, the same whoever saw which block."""
-        if not self._products:
+        if super().result() is None:
             return None
-        columns = zip(*self._products.values(), strict=True)
-        one, other, both = (math.fsum(chain.from_iterable(column)) for column in columns)
+        (one, both), (_, other) = self.table()
         return {"cosine": _cosine(math.sqrt(one), math.sqrt(other), both)}
 
 
