@@ -127,3 +127,27 @@ def test_cancelled_votes_go_with_the_majority_of_all_factors(home, tmp_path, sig
     found = load_file(tmp_path / "out" / "adapter_model.safetensors")
     for tensor in found.values():  # the root of the scale, α/r = 4
         assert torch.equal(tensor, torch.full_like(tensor, 2 * sign))
+
+
+def test_a_wrong_guess_that_the_type_cannot_hold_is_no_problem(home, tmp_path):
+    """Guessed to be positive, A's votes 8, −4, −4 give 8e4, too large; settled they give −4e4."""
+    for number, entry in enumerate((4e4, -2e4, -2e4)):  # times the root of the scale, 2
+        shutil.copytree(home / "2", tmp_path / str(number))
+        file = tmp_path / str(number) / "adapter_model.safetensors"
+        filled = {
+            name: torch.full_like(tensor, entry if "lora_A" in name else -1.0)
+            for name, tensor in load_file(file).items()
+        }
+        save_file(filled, file)
+    content = {
+        "method": "factor_average", "parameters": {"rule": "ties", "density": 1.0},
+        "models": [str(tmp_path / name) for name in "012"], "dtype": "float16",
+    }  # fmt: skip
+    stages = []
+    run(plan(parse_recipe(content)), tmp_path / "out", on_event=lambda *e: stages.append(e[0]))
+    assert "merging again" in stages
+    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    for name, tensor in found.items():
+        expected = torch.full_like(tensor, -4e4 if "lora_A" in name else -2)
+        assert tensor.dtype == torch.float16
+        assert torch.equal(tensor, expected)

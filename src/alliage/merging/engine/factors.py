@@ -71,6 +71,7 @@ def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
         )
         for name, tensor in zip((module.B, module.A), padded, strict=True):
             stored = tensor.to(kind).contiguous()
+            problems.pop(name, None)  # of a guess that did not hold
             if not stored.isfinite().all():
                 what = f"some merged values are no finite {module.dtype}."
                 problems[name] = Problem(f"output: {name}", what)
