@@ -18,7 +18,7 @@ from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block
-from alliage.merging.engine.values import NUMPY, all_finite, narrowed, uniform, widened
+from alliage.merging.engine.values import NUMPY, all_finite, draws, narrowed, widened
 from alliage.merging.kernels import Seen
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan
 from alliage.merging.planning.statistics import statistics_of, stores_inputs_first
@@ -373,17 +373,13 @@ class TorchComputing(Computing):
 
     def _draws(self, block: Block) -> dict[str, Tensor]:
         """Random numbers for a method that takes some."""
-        import torch
-
         tensor = block.tensor
         if not self.plan.method.random:
             return {}
         assert isinstance(tensor, MergedTensor)
-        rows = [
-            uniform(tensor.arguments["seed"], tensor.name, model, block.start, block.stop)
-            for model in range(len(tensor.sources))
-        ]
-        return {"uniform": torch.from_numpy(np.stack(rows)).to(self._device)}
+        seed, models = tensor.arguments["seed"], len(tensor.sources)
+        drawn = draws(seed, tensor.name, models, block.start, block.stop)
+        return {"uniform": drawn.to(self._device)}
 
 
 def _weights(vector: Vector, parameter: str, start: int, stop: int, base: Tensor) -> Tensor:

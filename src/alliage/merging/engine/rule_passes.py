@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from alliage.merging.engine.values import uniform
+from alliage.merging.engine.values import draws
 from alliage.merging.planning.factors import MergedModule
 from alliage.merging.planning.plan import Plan
 from alliage.merging.registry import FirstPass, Method, PerBlock, Scope
@@ -158,16 +158,11 @@ class RulePasses:
 
     def _draws(self, module: MergedModule, place: Place, tensors: Tensor) -> dict[str, Tensor]:
         """Random numbers for a rule that takes some, by the seed, the module, call and model."""
-        import torch
-
         if not self._rule.random:
             return {}
         seed, name = module.arguments["seed"], f"{module.name}/{place[1]}"
-        count = tensors[0].numel()
-        rows = [
-            torch.from_numpy(uniform(seed, name, model, 0, count)) for model in range(len(tensors))
-        ]
-        return {"uniform": torch.stack(rows).reshape(tensors.shape)}
+        drawn = draws(seed, name, len(tensors), 0, tensors[0].numel())
+        return {"uniform": drawn.reshape(tensors.shape)}
 
 
 def rule_passes(plan: Plan) -> RulePasses | None:

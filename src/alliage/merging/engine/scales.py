@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
-from alliage.merging.engine.values import uniform
+from alliage.merging.engine.values import draws
 from alliage.merging.planning.adapter_names import one_choice
 from alliage.merging.planning.plan import Plan
 from alliage.merging.planning.scales import MergedScales, groups, scalings_of
@@ -86,11 +86,9 @@ def _merged(plan: Plan, group: list[MergedScales]) -> Tensor:
         [torch.cat([_scales(vector, scales) for scales in group]) for vector in adapters]
     )
     if method.random:
-        rows = [
-            torch.cat([_draws(arguments["seed"], scales, model) for scales in group])
-            for model in range(len(adapters))
-        ]
-        arguments["uniform"] = torch.stack(rows)
+        seed, models = arguments["seed"], len(adapters)
+        parts = [draws(seed, f"{s.name}.ia3_l", models, 0, s.numel) for s in group]
+        arguments["uniform"] = torch.cat(parts, dim=1)
     origin = 1.0 if method.space == "delta" else 0.0
     merged: Tensor = method.function(tensors - origin, **arguments)
     return merged + origin
@@ -102,9 +100,3 @@ def _scales(vector: ScalingVector, scales: MergedScales) -> Tensor:
     if scales.name in vector.modules:
         return vector.scales(scales.name)
     return torch.ones(scales.numel)
-
-
-def _draws(seed: int, scales: MergedScales, model: int) -> Tensor:
-    import torch
-
-    return torch.from_numpy(uniform(seed, f"{scales.name}.ia3_l", model, 0, scales.numel))

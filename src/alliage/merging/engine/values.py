@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
@@ -25,6 +26,14 @@ def uniform(seed: int, name: str, model: int, start: int, stop: int) -> NDArray[
     skipped = start % 4
     raw = generator.random_raw(stop - start + skipped)[skipped:]
     return (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
+
+def draws(seed: int, name: str, models: int, start: int, stop: int) -> Tensor:
+    """What `uniform` gives each of some models for a tensor's elements, [models, stop − start]."""
+    import torch
+
+    rows = [uniform(seed, name, model, start, stop) for model in range(models)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def widened(raw: NDArray[np.uint8], code: str) -> NDArray[np.float32]:
