@@ -262,6 +262,13 @@ def per_model(values: PerModelNumber, like: Tensor) -> Tensor:
     return column.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def one_each(values: PerModelNumber, models: int) -> Tensor:
+    """One value for each model, float64 [n]."""
+    import torch
+
+    return torch.as_tensor(values, dtype=torch.float64).expand(models)
+
+
 def weighted_sum(tensors: Tensor, weight: PerModelNumber) -> Tensor:
     """Σ wᵢtᵢ over [n, ...], in the order of the models.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import method, weighted_sum
+from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def average(
     Returns:
         [...], the averaged weights.
     """
-    import torch
-
-    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights))
+    shares = one_each(weight, len(weights))
     if normalize:
         shares = shares / math.fsum(shares.tolist())
     return weighted_sum(weights, shares.to(weights.dtype))

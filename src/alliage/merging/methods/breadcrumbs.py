@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from alliage.merging.methods.ties import Combine, Vote, ties
-from alliage.merging.registry import Scope, method, per_model, weighted_sum
+from alliage.merging.registry import Scope, method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import RankThresholds
 from alliage.merging.trimming import stays, whole_thresholds
@@ -139,9 +139,7 @@ def _band(
     """What stays of the task vectors."""
     models = len(deltas)
     if thresholds is None:
-        shares, tops = (
-            per_model(each, deltas.double()).flatten().tolist() for each in (density, gamma)
-        )
+        shares, tops = (one_each(value, models).tolist() for value in (density, gamma))
         ranks = _ranks(deltas[0].numel(), shares, tops)
         first, left = whole_thresholds(deltas, ranks[:models])
         last, more = whole_thresholds(deltas, ranks[models:])

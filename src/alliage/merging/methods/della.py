@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.methods.dare import Rescale
 from alliage.merging.methods.ties import Combine, Vote, ties
-from alliage.merging.registry import method, per_model, weighted_sum
+from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ def _pruned(
     rows = deltas.shape[1] if deltas.ndim > 2 else 1
     columns = deltas[0].numel() // max(rows, 1)
     each = max(1, _ROWS_AT_ONCE // max(columns, 1))
-    shares, windows = (
-        per_model(value, deltas.double()).flatten().tolist() for value in (density, epsilon)
-    )
+    shares, windows = (one_each(value, len(deltas)).tolist() for value in (density, epsilon))
     for number, (share, window) in enumerate(zip(shares, windows, strict=True)):
         matrices = (of[number].reshape(rows, columns) for of in (deltas, uniform, pruned))
         parts = (torch.split(matrix, each) for matrix in matrices)

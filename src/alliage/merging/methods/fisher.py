@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from alliage.merging.products import ExactSum
-from alliage.merging.registry import Scope, method, partial_sums
+from alliage.merging.registry import Scope, method, one_each, partial_sums
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def fisher(
     """
     import torch
 
-    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights)).tolist()
+    shares = one_each(weight, len(weights)).tolist()
     if normalize:
         if norms is None:
             norms = [float(row.double().norm()) for row in fisher]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from alliage.merging.products import Distances, Table, whole
-from alliage.merging.registry import Scope, method, weighted_sum
+from alliage.merging.registry import Scope, method, one_each, weighted_sum
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def geometric_median(
     import torch
 
     apart = np.array(whole(Distances, weights) if distances is None else distances)
-    counts = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights)).numpy()
+    counts = one_each(weight, len(weights)).numpy()
     return weighted_sum(weights, torch.from_numpy(_shares(apart, counts / counts.sum())))
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.products import Products, Table, whole
-from alliage.merging.registry import method, weighted_sum
+from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def karcher(
 
     table = whole(Products, weights) if products is None else products
     inner = torch.tensor(table, dtype=torch.float64)
-    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights))
+    shares = one_each(weight, len(weights))
     norms = inner.diagonal().sqrt()
     length = float(shares @ norms / shares.sum())
     valid = norms > tolerance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from alliage.merging.registry import method
+from alliage.merging.registry import method, one_each
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -45,6 +45,6 @@ def lora_concat(
     """
     import torch
 
-    weights = torch.as_tensor(weight, dtype=B[0].dtype).expand(len(B))
+    weights = one_each(weight, len(B))
     scaled = [b * factor for b, factor in zip(B, weights, strict=True)]
     return torch.cat(scaled, dim=1), torch.cat(list(A))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from alliage.merging.low_rank import joined, split_evenly, thin_svd
-from alliage.merging.registry import method
+from alliage.merging.registry import method, one_each
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def lora_svd(
     Returns:
         B [d_out, k] and A [k, d_in].
     """
-    import torch
-
-    weights = torch.as_tensor(weight, dtype=torch.float64).expand(len(B))
+    weights = one_each(weight, len(B))
     U, S, Vt = thin_svd(*joined([b * w for b, w in zip(B, weights, strict=True)], A))
     count = min(len(S), _limit([b.shape[1] for b in B], rank, energy))
     if energy < 1 and len(S):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import Scope, method, per_model, weighted_sum
+from alliage.merging.registry import Scope, method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import TrimThresholds, trim_rank
 from alliage.merging.trimming import keep_largest, whole_thresholds
@@ -61,7 +61,7 @@ def magnitude_prune(
     """
     if thresholds is None:
         numel = deltas[0].numel()
-        shares = per_model(density, deltas.double()).flatten().tolist()
+        shares = one_each(density, len(deltas)).tolist()
         ranks = [trim_rank(numel, share, "count") for share in shares]
         thresholds, quota = whole_thresholds(deltas, ranks)
     return weighted_sum(keep_largest(deltas, thresholds, quota), weight) * scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.products import Products, Table, whole
-from alliage.merging.registry import method, weighted_sum
+from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _on_sphere(
 
     table = whole(Products, tensors) if products is None else products
     inner = torch.tensor(table, dtype=torch.float64)
-    shares = torch.as_tensor(weight, dtype=torch.float64).expand(len(tensors))
+    shares = one_each(weight, len(tensors))
     if normalize:
         shares = shares / shares.sum()
     norms = inner.diagonal().sqrt()

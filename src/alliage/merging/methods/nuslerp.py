@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import method
+from alliage.merging.registry import method, one_each
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def nuslerp_delta(
 def _interpolated(pair: Tensor, weight: PerModelNumber, flatten: bool, columns: bool) -> Tensor:
     import torch
 
-    shares = torch.as_tensor(weight, dtype=torch.float64).expand(2)
+    shares = one_each(weight, 2)
     t = float(shares[1] / shares.sum()) if shares.any() else 0.5
     if flatten or pair.ndim < 3:
         first, second = pair.reshape(2, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.registry import method
+from alliage.merging.registry import method, one_each
 from alliage.merging.signature import In, PerModel, PerModelNumber
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def regmean(
     """
     import torch
 
-    given = torch.as_tensor(weight, dtype=torch.float64).expand(len(weights))
+    given = one_each(weight, len(weights))
     shares: list[float] = (given / given.sum()).tolist()
     mean = torch.zeros(weights.shape[1:], dtype=torch.float64, device=weights.device)
     for tensor, share in zip(weights, shares, strict=True):

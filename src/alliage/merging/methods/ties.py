@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from alliage.merging.registry import Scope, method, per_model, weighted_sum
+from alliage.merging.registry import Scope, method, one_each, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import Kept, TrimThresholds, trim_rank
 from alliage.merging.trimming import keep_largest, whole_thresholds
@@ -142,7 +142,7 @@ def _whole_thresholds(
 ) -> tuple[Tensor, list[int] | None]:
     """Thresholds and quotas of vectors that are whole."""
     numel = deltas[0].numel()
-    shares = per_model(density, deltas.double()).flatten().tolist()
+    shares = one_each(density, len(deltas)).tolist()
     ranks = [trim_rank(numel, share, kept) for share in shares]
     limits, quota = whole_thresholds(deltas, ranks)
     return limits, quota if kept.startswith("count") else None
