@@ -15,7 +15,7 @@ from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import for_each
 from alliage.merging.engine.rule_passes import rule_passes
-from alliage.merging.planning.adapter_names import one_choice
+from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
 from alliage.merging.planning.plan import Plan
 from alliage.merging.rules import Apply
@@ -88,21 +88,17 @@ def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
 def lora_settings(plan: Plan) -> dict[str, Any]:
     """adapter_config.json for the merged factors: ΔW = B·A, so α = r in every module."""
     assert plan.base is not None
-    adapters = (vector.adapter.adapter for vector in adapters_of(plan))
-    settings = [adapter.raw for adapter in adapters if adapter is not None]
-    made = dict(settings[0])
     names = {module.in_memory: module.rank for module in plan.factors}
     rank, _ = Counter(names.values()).most_common(1)[0]
     # PEFT takes the first pattern that fits the end of a name, so longer ones go first.
     ordered = sorted(names.items(), key=lambda item: (-len(item[0]), item[0]))
     pattern = dict(ordered) if len(set(names.values())) > 1 else {}
-    made |= {"r": rank, "lora_alpha": rank, "rank_pattern": pattern, "alpha_pattern": pattern}
-    made |= {"use_rslora": False, "init_lora_weights": True}
-    if not one_choice(settings, _CHOICE):
-        made |= {**dict.fromkeys(_CHOICE), "target_modules": sorted(names)}
-    # The heads stay apart; PEFT expects one in an adapter that names its type of task.
-    made |= {"modules_to_save": None, "task_type": None}
-    return made | {"base_model_name_or_path": plan.base.location}
+    choice = {**dict.fromkeys(_CHOICE), "target_modules": sorted(names)}
+    return merged_settings(
+        adapters_of(plan), plan.base.location, choice,
+        r=rank, lora_alpha=rank, rank_pattern=pattern, alpha_pattern=pattern,
+        use_rslora=False, init_lora_weights=True,
+    )  # fmt: skip
 
 
 def _merge(plan: Plan, use: Use, notify: Notify) -> None:

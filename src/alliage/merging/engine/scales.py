@@ -9,15 +9,13 @@ from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.values import draws
-from alliage.merging.planning.adapter_names import one_choice
+from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.plan import Plan
 from alliage.merging.planning.scales import MergedScales, groups, scalings_of
 from alliage.vectors import ScalingVector
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_CHOICE = ("target_modules", "feedforward_modules", "exclude_modules")
 
 
 def merge_scales(plan: Plan, writer: TensorWriter, notify: Callable[[str, int, int], None]) -> None:
@@ -62,18 +60,13 @@ def merge_scales(plan: Plan, writer: TensorWriter, notify: Callable[[str, int, i
 def scaling_settings(plan: Plan) -> dict[str, Any]:
     """adapter_config.json for the merged scales."""
     assert plan.base is not None
-    adapters = (vector.adapter.adapter for vector in scalings_of(plan))
-    settings = [adapter.raw for adapter in adapters if adapter is not None]
-    made = dict(settings[0])
-    if not one_choice(settings, _CHOICE):
-        made["exclude_modules"] = None
-        made["target_modules"] = sorted(scales.in_memory for scales in plan.scales)
-        made["feedforward_modules"] = sorted(
-            scales.in_memory for scales in plan.scales if scales.over_inputs
-        )
-    # The heads stay apart; PEFT expects one in an adapter that names its type of task.
-    made |= {"modules_to_save": None, "task_type": None}
-    return made | {"base_model_name_or_path": plan.base.location}
+    over_inputs = sorted(scales.in_memory for scales in plan.scales if scales.over_inputs)
+    choice = {
+        "exclude_modules": None,
+        "target_modules": sorted(scales.in_memory for scales in plan.scales),
+        "feedforward_modules": over_inputs,
+    }
+    return merged_settings(scalings_of(plan), plan.base.location, choice)
 
 
 def _merged(plan: Plan, group: list[MergedScales]) -> Tensor:

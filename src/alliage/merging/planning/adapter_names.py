@@ -1,4 +1,4 @@
-"""Names in a merged adapter: as the first of the given ones says them."""
+"""Names and settings of a merged adapter: as the first of the given ones says them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,30 @@ def output_name(stored: str, prefix: tuple[str, str]) -> str:
     return ours + stored.removeprefix(theirs)
 
 
-def one_choice(settings: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> bool:
+def merged_settings(
+    adapters: Sequence[LowRankVector | ScalingVector],
+    base: str,
+    choice: Mapping[str, Any],
+    **own: Any,
+) -> dict[str, Any]:
+    """adapter_config.json of a merged adapter: the first one's, but for what is its own.
+
+    Args:
+        adapters: the merged ones.
+        base: where their base is.
+        choice: the settings that choose its modules, where the adapters do not all choose alike.
+        own: further settings of its own.
+    """
+    settings = [vector.adapter.adapter.raw for vector in adapters if vector.adapter.adapter]
+    made = {**settings[0], **own}
+    if not _one_choice(settings, choice):
+        made |= choice
+    # The heads stay apart; PEFT expects one in an adapter that names its type of task.
+    made |= {"modules_to_save": None, "task_type": None}
+    return made | {"base_model_name_or_path": base}
+
+
+def _one_choice(settings: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> bool:
     """Whether several adapters' settings choose modules alike; PEFT saves sets in any order."""
     first, *others = ([_ordered(each.get(key)) for key in keys] for each in settings)
     return all(each == first for each in others)
