@@ -19,7 +19,6 @@ from alliage.merging.engine.blocks import cut, for_each
 from alliage.merging.engine.computing import TorchComputing
 from alliage.merging.engine.heads import folder_name
 from alliage.merging.engine.passes import OnEvent
-from alliage.merging.engine.progress import torch_alone
 from alliage.merging.planning.plan import MergedTensor, Plan
 from alliage.merging.registry import partial_sums
 
@@ -33,9 +32,11 @@ def write_masks(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
     """Write each model's masks and scale, for a method by which models can be rebuilt."""
     if plan.method.masks is None:
         return
+    from alliage.threads import one_torch_thread
+
     home = folder.staging / FOLDER
     home.mkdir(exist_ok=True)
-    computing = TorchComputing(plan, None, "cpu")
+    computing, size = TorchComputing(plan, None, "cpu"), plan.block
     shapes = {tensor.name: tensor.spec.shape for tensor in plan.merged}
     found: list[_Sums] = []
     with contextlib.ExitStack() as stack:
@@ -50,12 +51,12 @@ def write_masks(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
         lock = threading.Lock()
 
         def work(tensor: MergedTensor) -> None:
-            sums = _write_tensor(plan, tensor, computing, writers)
+            sums = _write_tensor(tensor, computing, writers, size)
             with lock:
                 found.append(sums)
 
         largest_first = sorted(plan.merged, key=lambda tensor: -tensor.spec.numel)
-        with torch_alone(computing):
+        with one_torch_thread():
             for_each(
                 largest_first,
                 work,
@@ -68,14 +69,14 @@ def write_masks(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
 
 
 def _write_tensor(
-    plan: Plan, tensor: MergedTensor, computing: TorchComputing, writers: list[TensorWriter]
+    tensor: MergedTensor, computing: TorchComputing, writers: list[TensorWriter], size: int
 ) -> _Sums:
-    """Write one tensor's masks; the magnitudes that scales are made of."""
-    method = plan.method
+    """Write one tensor's masks, in blocks of some size; the magnitudes that scales are made of."""
+    method = computing.plan.method
     assert method.masks is not None
     before: list[list[float]] = [[] for _ in writers]
     after: list[list[float]] = [[] for _ in writers]
-    for block in cut(tensor, tensor.spec.numel, plan.block):
+    for block in cut(tensor, tensor.spec.numel, size):
         deltas = computing.tensors(block)
         merged: Tensor = method.function(deltas, **tensor.arguments)
         chosen = method.masks.select(deltas, merged, **tensor.arguments)
