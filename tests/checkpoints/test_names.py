@@ -1,6 +1,14 @@
 import pytest
 
-from alliage.checkpoints.names import align, is_head, is_task_head, kind_of, layer_of, parse_kinds
+from alliage.checkpoints.names import (
+    align,
+    is_head,
+    is_task_head,
+    kind_of,
+    layer_count,
+    layer_of,
+    parse_kinds,
+)
 
 # file names and names in memory of real architectures
 KNOWN = [
@@ -42,6 +50,11 @@ KNOWN = [
 @pytest.mark.parametrize(("name", "layer", "kind"), KNOWN)
 def test_layers_and_kinds(name, layer, kind):
     assert layer_of(name) == layer
+
+
+def test_layers_are_counted_to_the_last_one():
+    assert layer_count(["embed.weight", "layers.0.weight", "layers.11.weight", "norm.bias"]) == 12
+    assert layer_count(["embed.weight"]) == layer_count([]) == 1
     assert kind_of(name) == kind
 
 

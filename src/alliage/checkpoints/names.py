@@ -55,6 +55,15 @@ def layer_of(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def layer_count(names: Iterable[str]) -> int:
+    """How many layers the names of a model tell of; one where they tell of none.
+
+    >>> layer_count(["embeddings.weight", "layer.0.bias", "layer.11.bias"])
+    12
+    """
+    return max((layer_of(name) or 0 for name in names), default=0) + 1
+
+
 def module_of(name: str) -> str:
     """A tensor's module: its name without the parameter's own ("weight", "bias").
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alliage.checkpoints import TensorSpec, dtypes
-from alliage.checkpoints.names import layer_of
+from alliage.checkpoints.names import layer_count
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
 from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
@@ -83,7 +83,7 @@ def plan_factors(made: Plan) -> list[Problem]:
     if problems:
         return problems
     modules = dict.fromkeys(module for vector in adapters for module in vector.modules)
-    layers = max((layer_of(module) or 0 for module in modules), default=0) + 1
+    layers = layer_count(modules)
     owners = {
         module: next(vector for vector in adapters if module in vector.modules)
         for module in modules
@@ -140,13 +140,12 @@ def _planned(
     if made.method.rank is not None:
         sizes = B.shape[0], math.prod(A.shape[1:])
         rank, certain = made.method.rank(ranks, *sizes, **arguments)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
     return MergedModule(
         name=module,
         B=output_name(B.name, prefix),
         A=output_name(A.name, prefix),
         shapes=(B.shape, A.shape),
-        dtype=wanted or _wider(B, A),
+        dtype=made.dtype or _wider(B, A),
         rank=max(rank, 1),
         certain=certain,
         arguments=arguments,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alliage.checkpoints import TensorSpec, dtypes
+from alliage.checkpoints import TensorSpec
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.writer import plan_layout
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan, Source
@@ -33,8 +33,7 @@ def lay_out(
     base = made.base
     assert base is not None
     copies = tuple(later for later, first in base.ties.items() if first == name)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
-    dtype = wanted if wanted is not None and spec.is_weight else spec.dtype
+    dtype = made.dtype if made.dtype is not None and spec.is_weight else spec.dtype
     if sources:
         made.merged.append(MergedTensor(name, spec, dtype, copies, sources, arguments))
     elif dtype != spec.dtype:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alliage.checkpoints import Checkpoint, TensorSpec
+from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.names import module_of
 from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.statistics import Statistics
@@ -130,6 +130,11 @@ class Plan:
     def makes_adapter(self) -> bool:
         """Whether the output is an adapter, not a full model."""
         return self.method.unit == "factors" or bool(self.recipe.adapter)
+
+    @property
+    def dtype(self) -> str | None:
+        """The code of the type that the recipe gives the output's weights, if it gives one."""
+        return dtypes.code_of(self.recipe.dtype) if self.recipe.dtype else None
 
     @property
     def problems(self) -> list[Problem]:

@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 
 from alliage.checkpoints import Checkpoint, upload
 from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.names import is_task_head, layer_of
+from alliage.checkpoints.names import is_task_head, layer_count
 from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
@@ -177,7 +177,7 @@ def _plan_blocks(made: Plan) -> None:
     if any(is_task_head(name) for heads in made.left_apart.values() for name in heads):
         made.dropped = [n for n in base.specs() if is_task_head(n) and n not in changed]
     recipe = made.recipe
-    layers = max((layer_of(name) or 0 for name in base.specs()), default=0) + 1
+    layers = layer_count(base.specs())
     constant = None if recipe.varies() else recipe.arguments_for("", 0.0)
     names = [name for name in base.specs() if name not in base.ties and name not in made.dropped]
     for name in names:

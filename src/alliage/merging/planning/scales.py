@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alliage.checkpoints import dtypes
-from alliage.checkpoints.names import layer_of
+from alliage.checkpoints.names import layer_count
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
 from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
@@ -68,9 +67,8 @@ def plan_scales(made: Plan) -> list[Problem]:
     adapters = scalings_of(made)
     made.left_apart = {vector.name: vector.heads for vector in adapters if vector.heads}
     modules = dict.fromkeys(module for vector in adapters for module in vector.modules)
-    layers = max((layer_of(module) or 0 for module in modules), default=0) + 1
+    layers = layer_count(modules)
     renamed = prefixes(adapters, lambda vector, module: vector.source(f"{module}.weight").name)
-    wanted = dtypes.code_of(made.recipe.dtype) if made.recipe.dtype else None
     for module in modules:
         name = f"{module}.weight"
         owners = [vector for vector in adapters if module in vector.modules]
@@ -90,7 +88,7 @@ def plan_scales(made: Plan) -> list[Problem]:
                 name=module,
                 stored=output_name(first.name, renamed[owners[0].name]),
                 shape=first.shape,
-                dtype=wanted or first.dtype,
+                dtype=made.dtype or first.dtype,
                 arguments=made.recipe.arguments_for(name, depth),
             )
         )
