@@ -34,7 +34,13 @@ _VISION = {
     "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
 }  # fmt: skip
 STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
-SCALED = ("task_arithmetic", "ties")  # whose scale is also searched, on labels
+# What is also searched, on labels, with a method's name behind.
+_SCALES = {"scale": {"low": 0.1, "high": 1.0, "step": 0.1}}
+SEARCHED: Mapping[str, Mapping[str, Any]] = {
+    "task_arithmetic": _SCALES,
+    "ties": _SCALES,
+    "wudi": {"rate": [1e-5, 3e-5, 1e-4, 3e-4]},
+}
 SEARCHED_ON = 100  # validation examples of each task
 UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
@@ -79,8 +85,8 @@ class Family(NamedTuple):
         return {
             f"ada_merging_{by}": f"--ada-merging {by} {learned}" for by in ("task", "layer")
         } | {
-            f"{method}_searched": f"--space scale-{method}.yml --limit {SEARCHED_ON}"
-            for method in SCALED
+            f"{method}_searched": f"--space space-{method}.yml --limit {SEARCHED_ON}"
+            for method in SEARCHED
         }
 
 
@@ -103,9 +109,9 @@ def prepare(family: Family, home: Path) -> None:
     (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
     if family.base == "base" and not (home / "base").exists():
         _make_image_base(home)
-    for method in SCALED:
-        space = {"method": method, "parameters": {"scale": {"low": 0.1, "high": 1.0, "step": 0.1}}}
-        (home / f"scale-{method}.yml").write_text(yaml.safe_dump({"search": space}))
+    for method, parameters in SEARCHED.items():
+        space = {"method": method, "parameters": dict(parameters)}
+        (home / f"space-{method}.yml").write_text(yaml.safe_dump({"search": space}))
     tuned, collected = [], []
     for seed in SEEDS:
         for task, ref in family.tasks.items():

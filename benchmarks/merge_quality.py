@@ -28,7 +28,6 @@ import yaml
 
 from benchmarks._merge_families import (
     FAMILIES,
-    SCALED,
     SEARCHED_ON,
     SEEDS,
     STATISTICS,
@@ -270,11 +269,12 @@ def _note(name: str, family: Family) -> str:
         f"majority class, and the task is left out of the means. Tuned from {base}: the head "
         f"alone for {family.recipe['head_epochs']} epochs, then all for {epochs}, on at most "
         f"{limit:,} examples. Merged with the methods' default settings, answering with their "
-        f"parents' heads; for {' and '.join(f'{method}_searched' for method in SCALED)} the scale "
-        f"is the best of 0.1, 0.2 ... 1 on {SEARCHED_ON} labelled validation examples of each "
-        "task; ada_merging is task arithmetic with coefficients that minimise entropy on "
-        f"{family.scored} examples of each validation split without their labels, in "
-        f"{family.steps} steps of 8 of each; fisher and regmean know {STATISTICS} training "
-        "examples of each task. s, MiB: the whole merging command, start-up included, and its "
-        "peak anonymous memory. One thread for each process and as many processes as cores."
+        f"parents' heads; _searched stands for the best on {SEARCHED_ON} labelled validation "
+        "examples of each task, of the scales 0.1, 0.2 ... 1 (task_arithmetic, ties) or the "
+        "rates 1e-5, 3e-5, 1e-4, 3e-4 (wudi); ada_merging is task arithmetic with coefficients "
+        f"that minimise entropy on {family.scored} examples of each validation split without "
+        f"their labels, in {family.steps} steps of 8 of each; fisher and regmean know "
+        f"{STATISTICS} training examples of each task. s, MiB: the whole merging command, "
+        "start-up included, and its peak anonymous memory. One thread for each process and as "
+        "many processes as cores."
     )

@@ -28,6 +28,7 @@ def test_worked_out_by_hand():
     twins = torch.eye(2).expand(2, -1, -1)
     close(wudi(twins, steps=0), 2 * torch.eye(2))
     close(wudi(twins, steps=1), (2 - 1e-5) * torch.eye(2))
+    close(wudi(twins, steps=1, rate=0.25), 1.75 * torch.eye(2))
 
 
 def test_tasks_with_inputs_of_their_own_stay_their_sum():
@@ -42,19 +43,24 @@ def test_one_task_stays_what_it_is(shape):
     assert torch.equal(wudi(task), task[0])
 
 
+@pytest.mark.parametrize("rate", [1e-5, 1e-4])
 @pytest.mark.parametrize("shape", [(3, 6, 9), (2, 9, 6), (2, 3, 20)])
-def test_it_is_adam_on_its_loss(shape):
+def test_it_is_adam_on_its_loss(shape, rate):
     deltas = small(*shape)
     tasks = deltas.double()
     merged = tasks.sum(dim=0).requires_grad_()
-    adam = torch.optim.Adam([merged], lr=1e-5)
+    adam = torch.optim.Adam([merged], lr=rate)
     before = float(loss(merged.detach(), tasks))
     for _ in range(50):
         adam.zero_grad()
         loss(merged, tasks).backward()
         adam.step()
-    close(wudi(deltas, steps=50), merged.detach(), rtol=1e-5, atol=1e-9)
-    assert float(loss(wudi(deltas).double(), tasks)) < float(loss(merged.detach(), tasks)) < before
+    close(wudi(deltas, steps=50, rate=rate), merged.detach(), rtol=1e-5, atol=1e-9)
+    assert (
+        float(loss(wudi(deltas, rate=rate).double(), tasks))
+        < float(loss(merged.detach(), tasks))
+        < before
+    )
 
 
 def test_a_task_that_changes_nothing_has_no_say():
@@ -64,7 +70,7 @@ def test_a_task_that_changes_nothing_has_no_say():
 
 
 def test_bad_input():
-    for wrong in (-1, 1.5, "many"):
-        content = {"method": "wudi", "models": ["a"], "parameters": {"steps": wrong}}
-        with pytest.raises(UsageError, match=r"parameters\.steps: must be"):
+    for name, wrong in (("steps", -1), ("steps", 1.5), ("steps", "many"), ("rate", 0)):
+        content = {"method": "wudi", "models": ["a"], "parameters": {name: wrong}}
+        with pytest.raises(UsageError, match=rf"parameters\.{name}: must be"):
             parse_recipe(content).settings()
