@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
-from alliage.merging.methods.ties import Combine, Vote, ties
+from alliage.merging.methods.ties import Combine, Vote, elected
 from alliage.merging.registry import Scope, method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.merging.thresholds import RankThresholds
@@ -123,10 +123,8 @@ def breadcrumbs_ties(
     Returns:
         [...], to be added to the base.
     """
-    return ties(
-        _band(deltas, density, gamma, thresholds, quota), weight=weight, density=1.0, scale=scale,
-        vote=vote, zero="positive", combine=combine, thresholds=[0.0] * len(deltas), majority=1.0,
-    )  # fmt: skip
+    kept = _band(deltas, density, gamma, thresholds, quota)
+    return elected(kept, weight=weight, vote=vote, combine=combine, scale=scale)
 
 
 def _band(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from alliage.merging.methods.ties import Combine, Vote, ties
+from alliage.merging.methods.ties import Combine, Vote, elected
 from alliage.merging.products import ExactSum
 from alliage.merging.registry import Scope, method, partial_sums, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
@@ -146,10 +146,7 @@ def dare_ties(
         [...], to be added to the base.
     """
     kept = _dropped_and_rescaled(deltas, density, rescale, seed, factors, uniform)
-    return ties(
-        kept, weight=weight, density=1.0, scale=scale, vote=vote, zero="positive", combine=combine,
-        thresholds=[0.0] * len(kept), majority=1.0,
-    )  # fmt: skip
+    return elected(kept, weight=weight, vote=vote, combine=combine, scale=scale)
 
 
 def _drop(deltas: Tensor, density: PerModelNumber, uniform: Tensor | None) -> Tensor:

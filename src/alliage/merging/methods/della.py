@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.methods.dare import Rescale
-from alliage.merging.methods.ties import Combine, Vote, ties
+from alliage.merging.methods.ties import Combine, Vote, elected
 from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 
@@ -103,10 +103,7 @@ def della(
         [...], to be added to the base.
     """
     kept = _pruned(deltas, density, epsilon, rescale, seed, uniform)
-    return ties(
-        kept, weight=weight, density=1.0, scale=scale, vote=vote, zero="positive", combine=combine,
-        thresholds=[0.0] * len(kept), majority=1.0,
-    )  # fmt: skip
+    return elected(kept, weight=weight, vote=vote, combine=combine, scale=scale)
 
 
 def _pruned(

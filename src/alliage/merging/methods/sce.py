@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.methods.ties import ties
+from alliage.merging.methods.ties import elected
 from alliage.merging.products import ExactSum
 from alliage.merging.registry import PerBlock, Scope, method, partial_sums
 from alliage.merging.signature import In
@@ -144,10 +144,7 @@ def sce(
     if shares is None:
         sums = [math.fsum(partial_sums(row.flatten().double().square())) for row in kept]
         shares = _shares(sums, deltas[0].numel(), floor)
-    return ties(
-        kept, weight=deltas.new_tensor(shares), vote="sum", zero="positive", combine="mean",
-        thresholds=[0.0] * len(kept), majority=1.0,
-    )  # fmt: skip
+    return elected(kept, weight=deltas.new_tensor(shares), vote="sum")
 
 
 def _variance(deltas: Tensor) -> Tensor:

@@ -131,6 +131,21 @@ def ties(
     return total.mul_(scale)
 
 
+def elected(
+    kept: Tensor,
+    *,
+    weight: PerModelNumber,
+    vote: Vote,
+    combine: Combine = "mean",
+    scale: float = 1.0,
+) -> Tensor:
+    """TIES of task vectors [n, ...] of which all stays; cancelled votes are positive."""
+    return ties(
+        kept, weight=weight, scale=scale, vote=vote, zero="positive", combine=combine,
+        thresholds=[0.0] * len(kept), majority=1.0,
+    )  # fmt: skip
+
+
 def _votes(trimmed: Tensor, weight: PerModelNumber, vote: Vote) -> Tensor:
     if vote == "weighted":
         return weighted_sum(trimmed, weight)
