@@ -50,12 +50,12 @@ KNOWN = [
 @pytest.mark.parametrize(("name", "layer", "kind"), KNOWN)
 def test_layers_and_kinds(name, layer, kind):
     assert layer_of(name) == layer
+    assert kind_of(name) == kind
 
 
 def test_layers_are_counted_to_the_last_one():
     assert layer_count(["embed.weight", "layers.0.weight", "layers.11.weight", "norm.bias"]) == 12
     assert layer_count(["embed.weight"]) == layer_count([]) == 1
-    assert kind_of(name) == kind
 
 
 def test_heads():
