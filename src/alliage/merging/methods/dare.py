@@ -43,6 +43,7 @@ class KeptMagnitude:
 
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Add a block's [n, m] magnitudes, before and after dropping."""
+        assert uniform is not None
         kept = _drop(tensors, self._parameters["density"], uniform)
         sums = [
             (partial_sums(before.abs()), partial_sums(after.abs()))
@@ -60,8 +61,7 @@ class KeptMagnitude:
             return {"factors": None}
         if not self._seen:
             return None
-        totals = [(before.total(), after.total()) for before, after in self._sums]
-        return {"factors": [b / a if min(a, b) >= _NOTHING else 1.0 for b, a in totals]}
+        return {"factors": [l1_factor(b.total(), a.total()) for b, a in self._sums]}
 
 
 @method(
@@ -149,8 +149,20 @@ def dare_ties(
     return elected(kept, weight=weight, vote=vote, combine=combine, scale=scale)
 
 
-def _drop(deltas: Tensor, density: PerModelNumber, uniform: Tensor | None) -> Tensor:
-    assert uniform is not None
+def drawn(deltas: Tensor, seed: int) -> Tensor:
+    """The `uniform` of task vectors [n, ...] that are whole, where none is given."""
+    import torch
+
+    draw = torch.Generator(deltas.device).manual_seed(seed)
+    return torch.rand(deltas.shape, generator=draw, device=deltas.device)
+
+
+def l1_factor(before: float, after: float) -> float:
+    """What makes a sum of magnitudes what it was before entries were dropped."""
+    return before / after if min(before, after) >= _NOTHING else 1.0
+
+
+def _drop(deltas: Tensor, density: PerModelNumber, uniform: Tensor) -> Tensor:
     return deltas.where(uniform < per_model(density, uniform), 0.0)
 
 
@@ -164,16 +176,12 @@ def _dropped_and_rescaled(
 ) -> Tensor:
     import torch
 
-    if uniform is None:
-        draw = torch.Generator(deltas.device).manual_seed(seed)
-        uniform = torch.rand(deltas.shape, generator=draw, device=deltas.device)
-    kept = _drop(deltas, density, uniform)
+    kept = _drop(deltas, density, drawn(deltas, seed) if uniform is None else uniform)
     if rescale == "none":
         return kept
     if rescale == "inverse":
         return kept / per_model(density, deltas)
     if factors is None:
         pairs = zip(deltas.flatten(1).double(), kept.flatten(1).double(), strict=True)
-        sums = [(float(before.abs().sum()), float(after.abs().sum())) for before, after in pairs]
-        factors = [b / a if min(a, b) >= _NOTHING else 1.0 for b, a in sums]
+        factors = [l1_factor(float(b.abs().sum()), float(a.abs().sum())) for b, a in pairs]
     return kept * per_model(torch.tensor(factors), deltas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.methods.dare import Rescale
+from alliage.merging.methods.dare import Rescale, drawn, l1_factor
 from alliage.merging.methods.ties import Combine, Vote, elected
 from alliage.merging.registry import method, one_each, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROWS_AT_ONCE = 2**18  # elements, of which ranks and chances are held
-_NOTHING = 1e-7  # a sum of magnitudes that cannot be divided by
 _DEPARTURES = (
     "ε is half of the window's width, and both of its ends are reached; in the paper it is the "
     "whole width. Where K ± ε would leave [0, 1] the window is narrowed around K. rescale l1 and "
@@ -118,8 +117,7 @@ def _pruned(
     import torch
 
     if uniform is None:
-        draw = torch.Generator(deltas.device).manual_seed(seed)
-        uniform = torch.rand(deltas.shape, generator=draw, device=deltas.device)
+        uniform = drawn(deltas, seed)
     pruned = torch.empty_like(deltas, memory_format=torch.contiguous_format)
     rows = deltas.shape[1] if deltas.ndim > 2 else 1
     columns = deltas[0].numel() // max(rows, 1)
@@ -137,7 +135,7 @@ def _pruned(
             before, after = (
                 float(of[number].abs().sum(dtype=torch.float64)) for of in (deltas, pruned)
             )
-            pruned[number] *= before / after if min(before, after) >= _NOTHING else 1.0
+            pruned[number] *= l1_factor(before, after)
     return pruned
 
 
