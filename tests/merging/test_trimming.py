@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alliage.merging.thresholds import RankThresholds
-from alliage.merging.trimming import keep_largest, stays, whole_thresholds
+from alliage.merging.trimming import keep_largest, stays, trim_thresholds, whole_thresholds
 
 VECTORS = torch.tensor([[1.0, -3.0, 2.0, -2.0, 2.0], [0.0, 4.0, -4.0, 4.0, 0.5]])
 
@@ -37,6 +37,16 @@ def test_whole_vectors_keep_exactly_their_entries_of_some_rank_or_more(rank):
     for vector, chosen in zip(VECTORS.abs(), kept, strict=True):
         if chosen.any() and not chosen.all():
             assert vector[chosen].min() >= vector[~chosen].max()
+
+
+def test_a_share_of_the_entries_stays():
+    # two of five: 3 and one of three twos; two of three fours
+    limits, quota = trim_thresholds(VECTORS, 0.4, "count")
+    assert (limits.tolist(), quota) == ([2.0, 4.0], [1, 2])
+    limits, quota = trim_thresholds(VECTORS, torch.tensor([0.4, 1.0]), "count")
+    assert (limits.tolist(), quota) == ([2.0, 0.0], [1, -1])
+    limits, quota = trim_thresholds(VECTORS, 0.4, "kth")  # the third smallest and its equals
+    assert (limits.tolist(), quota) == ([2.0, 4.0], None)
 
 
 @pytest.mark.parametrize("sampled", [False, True])

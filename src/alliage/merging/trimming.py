@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alliage.merging.registry import per_model
-from alliage.merging.thresholds import magnitude_thresholds
+from alliage.merging.registry import one_each, per_model
+from alliage.merging.signature import PerModelNumber
+from alliage.merging.thresholds import Kept, magnitude_thresholds, trim_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,3 +69,23 @@ def whole_thresholds(vectors: Tensor, ranks: list[int]) -> tuple[Tensor, list[in
         numel - rank + 1 - above if 0 < rank <= numel else -1
         for rank, above in zip(ranks, larger, strict=True)
     ]
+
+
+def trim_thresholds(
+    vectors: Tensor, density: PerModelNumber, kept: Kept
+) -> tuple[Tensor, list[int] | None]:
+    """Thresholds and quotas by which whole vectors keep some share of their entries.
+
+    Args:
+        vectors: [n, ...], float32.
+        density: the shares.
+        kept: as for ties.
+
+    Returns:
+        [n] and [n], for `stays`.
+    """
+    numel = vectors[0].numel()
+    shares = one_each(density, len(vectors)).tolist()
+    ranks = [trim_rank(numel, share, kept) for share in shares]
+    limits, quota = whole_thresholds(vectors, ranks)
+    return limits, quota if kept.startswith("count") else None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from alliage.merging.registry import Scope, method, one_each, weighted_sum
+from alliage.merging.registry import Scope, method, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
-from alliage.merging.thresholds import TrimThresholds, trim_rank
-from alliage.merging.trimming import keep_largest, whole_thresholds
+from alliage.merging.thresholds import TrimThresholds
+from alliage.merging.trimming import keep_largest, trim_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,8 +60,5 @@ def magnitude_prune(
         [...], to be added to the base.
     """
     if thresholds is None:
-        numel = deltas[0].numel()
-        shares = one_each(density, len(deltas)).tolist()
-        ranks = [trim_rank(numel, share, "count") for share in shares]
-        thresholds, quota = whole_thresholds(deltas, ranks)
+        thresholds, quota = trim_thresholds(deltas, density, "count")
     return weighted_sum(keep_largest(deltas, thresholds, quota), weight) * scale

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method, per_model
 from alliage.merging.signature import In, PerModel, PerModelNumber
-from alliage.merging.thresholds import magnitude_thresholds, trim_rank
+from alliage.merging.trimming import keep_largest, trim_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,4 @@ def robust_merge(
 
 
 def _pruned(factors: Tensor, density: float) -> Tensor:
-    flat = factors.flatten(1)
-    rank = trim_rank(flat.shape[1], density, "kth")
-    limits = magnitude_thresholds(flat, [rank] * len(flat))
-    return factors.where(factors.abs() >= per_model(limits, factors), 0.0)
+    return keep_largest(factors, *trim_thresholds(factors, density, "kth"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from alliage.merging.registry import Scope, method, one_each, per_model, weighted_sum
+from alliage.merging.registry import Scope, method, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
-from alliage.merging.thresholds import Kept, TrimThresholds, trim_rank
-from alliage.merging.trimming import keep_largest, whole_thresholds
+from alliage.merging.thresholds import Kept, TrimThresholds
+from alliage.merging.trimming import keep_largest, trim_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def ties(
     import torch
 
     if thresholds is None:
-        thresholds, quota = _whole_thresholds(deltas, density, kept)
+        thresholds, quota = trim_thresholds(deltas, density, kept)
     trimmed = keep_largest(deltas, thresholds, quota)
     everyone = vote == "none" and signs is None
     votes = signs.to(deltas.dtype) if signs is not None else _votes(trimmed, weight, vote)
@@ -150,14 +150,3 @@ def _votes(trimmed: Tensor, weight: PerModelNumber, vote: Vote) -> Tensor:
     if vote == "weighted":
         return weighted_sum(trimmed, weight)
     return weighted_sum(trimmed if vote == "sum" else trimmed.sign(), 1.0)
-
-
-def _whole_thresholds(
-    deltas: Tensor, density: PerModelNumber, kept: Kept
-) -> tuple[Tensor, list[int] | None]:
-    """Thresholds and quotas of vectors that are whole."""
-    numel = deltas[0].numel()
-    shares = one_each(density, len(deltas)).tolist()
-    ranks = [trim_rank(numel, share, kept) for share in shares]
-    limits, quota = whole_thresholds(deltas, ranks)
-    return limits, quota if kept.startswith("count") else None
