@@ -18,6 +18,17 @@ def test_a_recipe(alliage, workspace):
     assert json.loads(verified.stdout)["problems"] == []
 
 
+def test_a_recipe_to_search_from_is_merged_by_its_own_parameters(alliage, workspace):
+    assert alliage("merge merge.yml -o expected").returncode == 0
+    with (workspace / "merge.yml").open("a") as file:
+        file.write("search: {parameters: {density: [0.5, 0.9]}}\n")
+    done = alliage("merge merge.yml -o merged")
+    assert done.returncode == 0, done.stderr
+    assert "note: search: is left out, it is for `alliage search`" in done.stderr
+    expected, found = (workspace / name / "model.safetensors" for name in ("expected", "merged"))
+    assert expected.read_bytes() == found.read_bytes()
+
+
 def test_options_instead_of_a_recipe(alliage, workspace):
     line = "merge --method average sentiment topics --set weight=3,1 -o merged --json -q"
     done = alliage(line)

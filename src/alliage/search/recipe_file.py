@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from alliage import recipes
-from alliage.merging.recipe.files import recipe_of_file, split_lora
+from alliage.merging.recipe.files import SEARCH, recipe_of_file, split_lora
 from alliage.merging.recipe.schema import MergeRecipe
-from alliage.search.space import KEY, Space, parse_spaces
+from alliage.search.space import Space, parse_spaces
 
 BEST = "best.yml"
 
@@ -24,7 +24,7 @@ def load_search(path: Path) -> tuple[MergeRecipe, tuple[Space, ...]]:
         UsageError: the file cannot be read, or what it says is wrong.
     """
     content = recipes.read_yaml(path)
-    section = content.pop(KEY, None) if isinstance(content, dict) else None
+    section = content.pop(SEARCH, None) if isinstance(content, dict) else None
     recipe = recipe_of_file(content, path)
     return recipe, () if section is None else parse_spaces(section, recipe, str(path))
 

@@ -25,11 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_
 
 from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
+from alliage.merging.recipe.files import SEARCH
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import describe
 from alliage.merging.signature import Parameter
 
-KEY = "search"
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "yadav-2023-ties": {
         "method": "ties",
@@ -128,8 +128,8 @@ class _Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get(KEY), dict):
-            return {**given, KEY: [given[KEY]]}
+        if isinstance(given, dict) and isinstance(given.get(SEARCH), dict):
+            return {**given, SEARCH: [given[SEARCH]]}
         return given
 
 
@@ -156,7 +156,7 @@ class Search:
             problems += self._problems(space)
         methods = [space.method for space in self.spaces]
         problems += [
-            Problem(KEY, f"{method} is there twice.", "Put its parameters together.")
+            Problem(SEARCH, f"{method} is there twice.", "Put its parameters together.")
             for method in dict.fromkeys(methods)
             if methods.count(method) > 1
         ]
@@ -218,7 +218,7 @@ class Search:
     def _problems(self, space: Space) -> Iterator[Problem]:
         method = describe(str(space.method))
         for name, values in space.parameters.items():
-            where = f"{KEY}: {method.name}.{name}"
+            where = f"{SEARCH}: {method.name}.{name}"
             declared = method.parameters.get(name)
             if declared is None:
                 what = f"{method.name} has no parameter {name!r}."
@@ -257,7 +257,7 @@ def parse_spaces(content: Any, recipe: MergeRecipe, where: str) -> tuple[Space, 
     Raises:
         UsageError: unknown keys, wrong values; all problems.
     """
-    section = recipes.parse({KEY: content}, _Section, where)
+    section = recipes.parse({SEARCH: content}, _Section, where)
     return tuple(s.model_copy(update={"method": s.method or recipe.method}) for s in section.search)
 
 
@@ -279,6 +279,6 @@ def read_spaces(path: Path, recipe: MergeRecipe) -> tuple[Space, ...]:
         UsageError: it cannot be read, or holds something else.
     """
     content = recipes.read_yaml(path)
-    if not isinstance(content, dict) or set(content) != {KEY}:
+    if not isinstance(content, dict) or set(content) != {SEARCH}:
         raise UsageError(Problem(str(path), "expected one key, search:."))
-    return parse_spaces(content[KEY], recipe, str(path))
+    return parse_spaces(content[SEARCH], recipe, str(path))

@@ -12,6 +12,11 @@ from alliage.errors import Problem, UsageError
 from alliage.merging.recipe.mergekit import from_mergekit, is_mergekit
 from alliage.merging.recipe.schema import MergeRecipe, ModelEntry, SliceModel
 
+SEARCH = "search"  # the section that `alliage search` reads
+_SEARCH_NOTE = (
+    "search: is left out, it is for `alliage search`, which writes best.yml to be merged; "
+    "here the recipe's own parameters count."
+)
 _Entry = TypeVar("_Entry", ModelEntry, SliceModel)
 
 
@@ -19,13 +24,16 @@ def load_recipe(path: str | Path) -> MergeRecipe:
     """Read a recipe from a YAML file, in this package's form or in mergekit's.
 
     Relative paths count from the file's folder; mergekit's count from the working directory, and
-    from the file's folder where nothing is there.
+    from the file's folder where nothing is there. A section `search` is left out, with a note.
 
     Raises:
         UsageError: the file cannot be read or the recipe is wrong; all problems at once.
     """
     path = Path(path)
-    return recipe_of_file(recipes.read_yaml(path), path)
+    content = recipes.read_yaml(path)
+    searched = isinstance(content, dict) and content.pop(SEARCH, None) is not None
+    recipe = recipe_of_file(content, path)
+    return recipe.with_notes([*recipe.notes, _SEARCH_NOTE]) if searched else recipe
 
 
 def recipe_of_file(content: Any, path: Path) -> MergeRecipe:
