@@ -38,6 +38,7 @@ def test_worked_out_by_hand():
     assert whole(Products, models) == [[9, 0, 3], [0, 16, 4], [3, 4, 2]]
     assert whole(Distances, models) == [[0, 25, 5], [25, 0, 10], [5, 10, 0]]
     assert whole(SquaredNorms, models) == [[9, 0, 0], [0, 16, 0], [0, 0, 2]]
+    assert whole(Distances, models[:1]) == [[0]]
     assert whole(Products, torch.zeros(2, 0)) == [[0, 0], [0, 0]]
     assert whole(Products, torch.tensor([2.0, 3.0])) == [[4, 6], [6, 9]]  # single numbers
 
@@ -55,6 +56,13 @@ def test_one_table_wherever_blocks_end_and_whoever_comes_first(kind, size):
             reduction.update(block, place)
         found.append(reduction.result()[kind.gives])
     assert found[0] == found[1] == found[2] == whole(kind, models)
+
+
+@KINDS
+def test_one_model_is_seen_too(kind):
+    reduction = kind(1, 2, over="model")
+    reduction.update(torch.tensor([[3.0, 4.0]]), 0)
+    assert reduction.result() == {kind.gives: [[0 if kind is Distances else 25]]}
 
 
 def test_small_differences_of_large_models_are_not_lost():

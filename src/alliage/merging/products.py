@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from alliage.merging.registry import Scope, partial_sums
@@ -49,7 +50,7 @@ class ExactSum:
 
 
 class _Pairs:
-    """A number for each pair of models, a model and itself included, summed over all elements."""
+    """A number for each pair of models, summed over all elements."""
 
     reads: ClassVar[tuple[str, ...]] = ()
     gives: ClassVar[str]
@@ -57,7 +58,8 @@ class _Pairs:
     def __init__(self, models: int, numel: int, **parameters: Any) -> None:  # noqa: ARG002
         """Start with nothing seen."""
         self._models = models
-        self._sums: dict[tuple[int, int], ExactSum] = {}
+        self._sums = {pair: ExactSum() for pair in self.pairs(models)}
+        self._seen = False
         self._lock = threading.Lock()
 
     @staticmethod
@@ -72,7 +74,7 @@ class _Pairs:
 
     @staticmethod
     def pairs(models: int) -> Iterator[tuple[int, int]]:
-        """Those that are looked at; what they give is the same both ways round."""
+        """Those that are looked at: a model and itself too; it is the same both ways round."""
         return ((one, other) for one in range(models) for other in range(one + 1))
 
     @staticmethod
@@ -83,17 +85,15 @@ class _Pairs:
     def update(self, tensors: Tensor, place: int, uniform: Tensor | None = None) -> None:  # noqa: ARG002
         """Add a block [n, m]."""
         rows = tensors.double()
-        found = {
-            (one, other): partial_sums(self.terms(rows[one], rows[other]))
-            for one, other in self.pairs(self._models)
-        }
+        found = [partial_sums(self.terms(rows[one], rows[other])) for one, other in self._sums]
         with self._lock:
-            for pair, sums in found.items():
-                self._sums.setdefault(pair, ExactSum()).add(sums)
+            self._seen = True
+            for total, sums in zip(self._sums.values(), found, strict=True):
+                total.add(sums)
 
     def result(self) -> Mapping[str, Any] | None:
         """The table [n, n] under its name, the same whoever saw which block."""
-        return {self.gives: self.table()} if self._sums else None
+        return {self.gives: self.table()} if self._seen else None
 
     def table(self) -> Table:
         """What was found, zero where no pair was looked at."""
@@ -120,6 +120,11 @@ class Distances(_Pairs):
         """As the recipe has it."""
         over: Scope = parameters["over"]
         return over
+
+    @staticmethod
+    def pairs(models: int) -> Iterator[tuple[int, int]]:
+        """Two models each: none is away from itself."""
+        return combinations(range(models), 2)
 
     @staticmethod
     def terms(one: Tensor, other: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Cosine(Products):
 
     def result(self) -> Mapping[str, Any] | None:
         """The {"cosine": float}, the same whoever saw which block."""
-        if super().result() is None:
+        if not self._seen:
             return None
         (one, both), (_, other) = self.table()
         return {"cosine": _cosine(math.sqrt(one), math.sqrt(other), both)}
