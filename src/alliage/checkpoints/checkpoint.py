@@ -37,7 +37,8 @@ _COMPANIONS = (
     "config_sentence_transformers.json", "[0-9]_*/config.json",
 )  # fmt: skip
 _SETTINGS = (
-    reference.CONFIG, reference.ADAPTER_CONFIG, "alliage.json", "calibration.json", "heads/*/*",
+    reference.CONFIG, reference.ADAPTER_CONFIG, "alliage.json", "calibration.json",
+    f"{reference.HEADS}/*/*",
 )  # fmt: skip
 
 

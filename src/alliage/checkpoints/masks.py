@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alliage.checkpoints import Checkpoint
+from alliage.checkpoints.reference import HEADS
 from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import NEVER_SHARD, Layout, plan_layout
 from alliage.errors import AlliageError, Problem
 
 FOLDER = "tasks"
-HEADS = "heads"  # beside it, where the models had heads of their own
 SCALE = "alliage.scale"
 _TASK, _SHAPES = "alliage.task", "alliage.shapes"
 

@@ -16,6 +16,7 @@ from alliage.errors import AlliageError, Problem, UsageError, brief, nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
+HEADS = "heads"  # of a merged model: the folder of its models' own task heads
 # Of statistics in a model's folder: no weights, though they end like them.
 STATISTICS = ("fisher.safetensors", "regmean.safetensors", "regmean_plus_plus.safetensors")
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")

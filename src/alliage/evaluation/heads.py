@@ -11,10 +11,9 @@ from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.labels import config_labels, head_outputs, named
 from alliage.checkpoints.names import is_task_head
-from alliage.checkpoints.reference import read_json
+from alliage.checkpoints.reference import HEADS, read_json
 from alliage.data import Task
 from alliage.errors import AlliageError, Problem, nearest
-from alliage.merging.engine.heads import FOLDER as HEADS
 
 
 class Misfit(AlliageError):

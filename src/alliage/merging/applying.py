@@ -16,11 +16,10 @@ from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.card import model_card
 from alliage.checkpoints.masks import MaskFile, holds_masks
-from alliage.checkpoints.reference import CONFIG, read_json
+from alliage.checkpoints.reference import CONFIG, HEADS, read_json
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
-from alliage.merging.engine.heads import FOLDER as HEADS
 from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.masks import base_of, task_file
 from alliage.merging.planning.plan import DEFAULT_MEMORY

@@ -13,13 +13,12 @@ from pathlib import Path
 import alliage.checkpoints
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints.card import model_card
-from alliage.checkpoints.reference import CONFIG
+from alliage.checkpoints.reference import CONFIG, HEADS
 from alliage.checkpoints.writer import OutputFolder, TensorWriter
 from alliage.pruning.planning import PruningPlan, plan
 
 OnEvent = Callable[[str, int, int], None]
 
-_HEADS = "heads"  # of a merged model: the task heads of its parents
 _CARRIED = ("task", "kind", "labels")  # facts of the model that pruning leaves true
 
 
@@ -97,8 +96,8 @@ def run(pruning: PruningPlan, out: str | Path, *, on_event: OnEvent | None = Non
 
 
 def _copy_heads(checkpoint: Checkpoint, folder: OutputFolder) -> None:
-    if checkpoint.folder is not None and (checkpoint.folder / _HEADS).is_dir():
-        shutil.copytree(checkpoint.folder / _HEADS, folder.staging / _HEADS)
+    if checkpoint.folder is not None and (checkpoint.folder / HEADS).is_dir():
+        shutil.copytree(checkpoint.folder / HEADS, folder.staging / HEADS)
 
 
 def _write_provenance(

@@ -14,13 +14,13 @@ from torch import Tensor
 from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head
+from alliage.checkpoints.reference import HEADS
 from alliage.data import Kind, Task
 from alliage.data.task import GENERATIVE
 from alliage.errors import AlliageError, Problem
 from alliage.evaluation.heads import Misfit, choose_head, match_labels
 from alliage.evaluation.models import Classifier, load_classifier
 from alliage.evaluation.scoring import Settings, ask
-from alliage.merging.engine.heads import FOLDER as HEADS
 from alliage.merging.engine.run import run
 from alliage.merging.planning.plan import DEFAULT_MEMORY, Plan
 from alliage.merging.planning.planner import plan

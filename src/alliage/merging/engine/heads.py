@@ -13,14 +13,12 @@ import numpy as np
 
 from alliage.checkpoints import Checkpoint, dtypes, provenance
 from alliage.checkpoints.labels import config_labels, head_outputs
-from alliage.checkpoints.masks import HEADS
-from alliage.checkpoints.reference import read_json
+from alliage.checkpoints.reference import HEADS, read_json
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.values import widened
 from alliage.merging.planning.plan import Plan
 
-FOLDER = HEADS
 _BLOCK = 2**20  # elements looked at together
 _KINDS = {
     "ForSequenceClassification": "sequence-classification",
@@ -40,7 +38,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         if not names:
             continue
         source = vector.checkpoints[0]
-        home = folder.staging / FOLDER / folder_name(vector.name)
+        home = folder.staging / HEADS / folder_name(vector.name)
         home.mkdir(parents=True, exist_ok=True)
         bare = {_in_model(source, name): name for name in names}
         _check(source, names)
@@ -54,7 +52,7 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
                 writer.copy(name, source, stored)
         outputs = head_outputs({name: specs[stored].shape for name, stored in bare.items()})
         described = _describe(source, outputs)
-        folder.add_json(f"{FOLDER}/{folder_name(vector.name)}/head.json", described)
+        folder.add_json(f"{HEADS}/{folder_name(vector.name)}/head.json", described)
 
 
 def _check(source: Checkpoint, names: Iterable[str]) -> None:
