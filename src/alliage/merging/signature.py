@@ -84,8 +84,9 @@ class Parameter:
                 for each in methods
                 if each.unit != "factors" and each.statistics is None and each.masks is None
             ]
-            hint = nearest(str(value), known)
-            return "" if value in known else f"must name a method of blocks or tensors ({hint})"
+            if value in known:
+                return ""
+            return f"must name a method of blocks or tensors ({nearest(str(value), known)})"
         if self.choices:
             return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if self.kind is bool:

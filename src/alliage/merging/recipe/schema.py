@@ -25,7 +25,7 @@ from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe import parameters
 from alliage.merging.recipe.dialects import Dialect, preset
 from alliage.merging.registry import Method, describe, list_methods
-from alliage.merging.rules import ruled
+from alliage.merging.rules import rule_of, ruled
 from alliage.merging.signature import Parameter
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -285,11 +285,8 @@ class MergeRecipe(BaseModel):
     def _presets(self) -> list[_Scope]:
         """The dialect's parameters: of the method, then of its rule."""
         own = preset(self.dialect, self.method)
-        rule = next((p for p in describe(self.method).parameters.values() if p.rule), None)
-        if rule is None:
-            return [own]
-        chosen = self.parameters.get(rule.name, own.get(rule.name, rule.default))
-        return [own, preset(self.dialect, chosen)]
+        rule = rule_of(describe(self.method), {**own, **self.parameters})
+        return [own] if rule is None else [own, preset(self.dialect, rule.name)]
 
     def _slice_indices(self) -> Sequence[int | None]:
         return range(len(self.slices)) if self.slices else (None,)
