@@ -6,6 +6,7 @@ Both are streamed like any merge.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from os import cpu_count
 from pathlib import Path
@@ -84,18 +85,21 @@ def apply(
     """
     ref = adapter if task is None else task_file(adapter, task)
     with open_checkpoint(ref, base=base) as opened:
-        origin = opened.base
-        if holds_masks(opened):
-            origin = base_of(MaskFile(opened), origin)
+        given = opened.base
+        masks = MaskFile(opened) if holds_masks(opened) else None
+        if masks is not None:
+            origin = base_of(masks, given)
         elif opened.adapter is None:
             fix = "A sum of full models: `alliage arithmetic`; a task of a merged model: --task."
             raise UsageError(Problem(opened.ref, "is a full model; expected an adapter.", fix))
-        if origin is None:
+        elif given is None:
             what = "is an adapter that names no base."
             raise UsageError(Problem(opened.ref, what, "Give the base (--base)."))
+        else:
+            origin = given.ref
         content = {
             "method": "task_arithmetic",
-            "base": origin.ref,
+            "base": origin,
             "models": [str(ref)],
             "parameters": {"scale": scale},
             "dtype": dtype,
@@ -116,13 +120,15 @@ def apply(
         record = run(made, body, resume=resume, on_event=on_event)
         try:
             with seated as folder:
-                written = _seat_head(folder, body, opened)
+                written = _seat_head(folder, body, opened, masks)
         finally:
             rmtree(body, ignore_errors=True)
         return replace(record, out=place, bytes_written=written)
 
 
-def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
+def _seat_head(
+    folder: OutputFolder, body: Path, adapter: Checkpoint, masks: MaskFile | None
+) -> int:
     """Move a body and the head left apart from it to `folder`, as one model; bytes of weights."""
     (source,) = (body / HEADS).glob("*/head.safetensors")
     decided = read_json(source.with_name("head.json"))
@@ -147,7 +153,10 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
         (body / name).unlink(missing_ok=True)
     for item in body.iterdir():
         item.rename(folder.staging / item.name)
-    folder.add_companions(_donor(adapter))  # a tokenizer of its own goes before the base's
+    # A tokenizer of the adapter's own, or of the merged model's, goes before the base's.
+    donor = nullcontext(adapter) if masks is None else open_checkpoint(str(masks.folder))
+    with donor as opened:
+        folder.add_companions(opened)
     if config is not None:
         folder.add_json(CONFIG, config | _decides(adapter, config, decided))
     facts = {key: decided[key] for key in ("task", "kind", "labels")}
@@ -156,19 +165,12 @@ def _seat_head(folder: OutputFolder, body: Path, adapter: Checkpoint) -> int:
     )
     folder.add_json(provenance.FILE, described)
     summary = (
-        f"The task `{adapter.name}` of a merged model, rebuilt by its masks, with its head."
-        if holds_masks(adapter)
-        else f"The adapter `{adapter.name}` applied to its base, with its task head."
+        f"The adapter `{adapter.name}` applied to its base, with its task head."
+        if masks is None
+        else f"The task `{adapter.name}` of a merged model, rebuilt by its masks, with its head."
     )
     folder.add_text("README.md", model_card(folder.out.name, summary, described))
     return sum((folder.staging / name).stat().st_size for name in names.values())
-
-
-def _donor(adapter: Checkpoint) -> Checkpoint:
-    """Whose tokenizer goes before the base's: the adapter's own, or the merged model's."""
-    if not holds_masks(adapter):
-        return adapter
-    return open_checkpoint(str(MaskFile(adapter).folder))
 
 
 def _decides(

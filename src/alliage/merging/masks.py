@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def task_file(merged: str | Path, task: str) -> str:
     return str(files[name])
 
 
-def base_of(masks: MaskFile, given: Checkpoint | None) -> Checkpoint:
-    """The base that a task is rebuilt on, after a look at everything that it is rebuilt from.
+def base_of(masks: MaskFile, given: Checkpoint | None) -> str:
+    """Where a task's base lies, after a look at everything that the task is rebuilt from.
 
     Args:
         masks: the task's.
@@ -59,16 +60,14 @@ def base_of(masks: MaskFile, given: Checkpoint | None) -> Checkpoint:
     if problems:
         raise AlliageError(problems)
     recorded = next(source for source in record["inputs"] if source["role"] == "base")
-    base = given if given is not None else _open_recorded(recorded["path"], masks)
     known = set(_digests(recorded["files"]).values())
-    wrong = [
-        Problem(str(file), f"is not of the base that the merge counts from ({recorded['path']}).")
-        for file in base.weight_files
-        if sha256(file) not in known
-    ]
+    what = f"is not of the base that the merge counts from ({recorded['path']})."
+    opened = nullcontext(given) if given is not None else _open_recorded(recorded["path"], masks)
+    with opened as base:
+        wrong = [Problem(str(f), what) for f in base.weight_files if sha256(f) not in known]
     if wrong:
         raise UsageError(wrong)
-    return base
+    return base.ref
 
 
 def _digests(entries: list[dict[str, Any]]) -> dict[str, str]:
