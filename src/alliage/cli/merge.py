@@ -154,8 +154,9 @@ def _recipe(
         "--dtype": dtype,
         "--set": settings,
         "--dialect": dialect,
+        "--signs": signs,
+        "--adapter": adapter,
     }
-    given |= {"--signs": signs, "--adapter": adapter}
     clashes = [option for option, value in given.items() if value]
     if clashes:
         raise UsageError(

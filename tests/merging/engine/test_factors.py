@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import alliage
 from alliage import vectors
-from alliage.errors import AlliageError
+from alliage.errors import AlliageError, UsageError
 from alliage.merging import parse_recipe, plan, run
 from tests.vectors.test_low_rank import bert, gpt2, vit
 
@@ -274,6 +274,15 @@ def test_draws_differ_by_module_and_seed(family, tmp_path):
     assert not torch.equal(*queries)
     share = torch.cat([mask.flatten() for mask in one.values()]).float().mean()
     assert 0.4 < share < 0.6
+
+
+def test_an_output_that_exists_is_refused_before_ranks_are_measured(tmp_path):
+    tune(bert(), tmp_path, bert, CASES["ranks and scales"][1])
+    content = {"method": "lora_svd", "parameters": {"energy": 0.9}, "models": [str(tmp_path / "0")]}
+    stages = []
+    with pytest.raises(UsageError, match="exists already"):
+        run(plan(parse_recipe(content)), tmp_path / "base", on_event=lambda *e: stages.append(e))
+    assert stages == []
 
 
 def test_weights_over_the_depth(tmp_path):

@@ -14,6 +14,7 @@ from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import for_each
+from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.rule_passes import rule_passes
 from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
@@ -24,7 +25,6 @@ from alliage.vectors import LowRankVector
 if TYPE_CHECKING:
     from torch import Tensor
 
-Notify = Callable[[str, int, int], None]
 Factors = tuple["Tensor", "Tensor"]
 Use = Callable[[MergedModule, Factors], None]
 Applying = Callable[[MergedModule], Apply]
@@ -33,7 +33,7 @@ Applying = Callable[[MergedModule], Apply]
 _CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 
 
-def with_ranks(plan: Plan, notify: Notify) -> Plan:
+def with_ranks(plan: Plan, notify: OnEvent) -> Plan:
     """The plan with the result's ranks, where only the values tell them: merged once, unwritten.
 
     Raises:
@@ -52,7 +52,7 @@ def with_ranks(plan: Plan, notify: Notify) -> Plan:
     return measured
 
 
-def merge_factors(plan: Plan, writer: TensorWriter, notify: Notify) -> None:
+def merge_factors(plan: Plan, writer: TensorWriter, notify: OnEvent) -> None:
     """Write the merged adapter's factors.
 
     Raises:
@@ -101,7 +101,7 @@ def lora_settings(plan: Plan) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _merge(plan: Plan, use: Use, notify: Notify) -> None:
+def _merge(plan: Plan, use: Use, notify: OnEvent) -> None:
     """Merge every module, and use what comes out while it is there."""
     passes = rule_passes(plan)
     if passes is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
 from alliage.merging.engine.factors import lora_settings
+from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.scales import scaling_settings
 from alliage.merging.planning.layer_settings import restacked
 from alliage.merging.planning.plan import Plan
@@ -37,9 +37,7 @@ def write_settings(plan: Plan, folder: OutputFolder) -> None:
     folder.add_json(CONFIG, config)
 
 
-def write_provenance(
-    plan: Plan, folder: OutputFolder, notify: Callable[[str, int, int], None]
-) -> None:
+def write_provenance(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
     """alliage.json and the model card."""
     record: dict[str, Any] = provenance.describe(
         "merge", _recipe(plan), _inputs(plan, notify), folder.staging, method=plan.method.name
@@ -76,7 +74,7 @@ def _recipe(plan: Plan) -> dict[str, Any]:
     return recipe
 
 
-def _inputs(plan: Plan, notify: Callable[[str, int, int], None]) -> list[dict[str, Any]]:
+def _inputs(plan: Plan, notify: OnEvent) -> list[dict[str, Any]]:
     """Every input with its digests."""
     assert plan.base is not None
     adapted = any(not isinstance(vector, TaskVector) for vector in plan.vectors)

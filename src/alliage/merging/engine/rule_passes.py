@@ -27,6 +27,7 @@ class _Group:
 
     Attributes:
         sizes: elements of each.
+        order: where each stands among them.
         shared: what the first pass found; empty where there was none.
         counted: of a guess, what each call adds to its count.
         doubtful: whether some call depends on the guess.
@@ -34,6 +35,7 @@ class _Group:
 
     arguments: Mapping[str, Any]
     sizes: dict[Place, int] = field(default_factory=dict)
+    order: dict[Place, int] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
     counted: dict[Place, int] = field(default_factory=dict)
     doubtful: bool = False
@@ -61,6 +63,7 @@ class RulePasses:
             if len(group.sizes) < 2:  # whole by itself
                 del self._groups[key]
                 continue
+            group.order = {place: number for number, place in enumerate(sorted(group.sizes))}
             reads = {name: group.arguments[name] for name in first_pass.reads}
             found[key] = first_pass(self._models, sum(group.sizes.values()), **reads)
         while found:
@@ -81,9 +84,8 @@ class RulePasses:
             given = {**parameters, **self._draws(module, place, tensors)}
             group = self._groups.get(self._key(module, place))
             if group is not None:
-                own = sorted(group.sizes).index(place)
                 given |= {
-                    key: value[own] if isinstance(value, PerBlock) else value
+                    key: value[group.order[place]] if isinstance(value, PerBlock) else value
                     for key, value in group.shared.items()
                 }
                 self._look(group, place, tensors, given)
@@ -136,7 +138,7 @@ class RulePasses:
                 drawn = {
                     name: t.flatten(1) for name, t in self._draws(module, place, tensors).items()
                 }
-                own = sorted(self._groups[key].sizes).index(place)
+                own = self._groups[key].order[place]
                 reductions[key].update(tensors.flatten(1).contiguous(), own, **drawn)
             return tensors.new_zeros(tensors.shape[1:])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from alliage.checkpoints.digests import begun_early
 from alliage.checkpoints.journal import JournaledFolder, discard_finished
 from alliage.checkpoints.upload import destination, local_home, upload
-from alliage.checkpoints.writer import TensorWriter
+from alliage.checkpoints.writer import TensorWriter, refuse_existing
 from alliage.errors import AlliageError, Problem, TransientError, UsageError
 from alliage.merging.engine.blocks import parts_of
 from alliage.merging.engine.computing import computing_for
@@ -128,6 +128,7 @@ def _run(
         discard_finished(out)
         seconds = time.perf_counter() - started
         return RunRecord(out, seconds, plan.bytes_to_write, 0, 0, len(parts_of(plan, plan.block)))
+    refuse_existing(out)  # before anything is measured
     plan = with_ranks(plan, notify)
     assert plan.layout is not None
     with (
@@ -142,11 +143,9 @@ def _run(
         if again:
             await_tasks(folder.staging, plan.layout)
         with TensorWriter(folder.staging, plan.layout, resume=True) as writer:
-            if plan.method.unit == "factors":
-                merge_factors(plan, writer, notify)
-                passes, redone, kept = 1, 0, 0
-            elif plan.makes_adapter:
-                merge_scales(plan, writer, notify)
+            if plan.makes_adapter:
+                merge_adapter = merge_factors if plan.method.unit == "factors" else merge_scales
+                merge_adapter(plan, writer, notify)
                 passes, redone, kept = 1, 0, 0
             else:
                 if not again:

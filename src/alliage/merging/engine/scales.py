@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
+from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.values import draws
 from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.plan import Plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def merge_scales(plan: Plan, writer: TensorWriter, notify: Callable[[str, int, int], None]) -> None:
+def merge_scales(plan: Plan, writer: TensorWriter, notify: OnEvent) -> None:
     """Write the merged adapter's scales.
 
     A method that works on differences gets lᵢ − 1, zero where an adapter leaves a module as it is;

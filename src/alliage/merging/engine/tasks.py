@@ -41,7 +41,7 @@ class Job:
         key: tells jobs from each other.
         recipe, memory, shard_bytes: what is planned again, for one thread.
         size: elements of a block.
-        subject: what the plan must come to, see `engine.subject`.
+        subject: what the plan must come to, see `engine.progress.subject`.
         software: versions that decide the last bits.
         working: the driver's folder, from which relative paths count.
         staging: where the output's files are.
