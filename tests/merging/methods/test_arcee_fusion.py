@@ -10,8 +10,8 @@ from scipy.stats import entropy
 
 from alliage.merging import plan
 from alliage.merging.methods.arcee_fusion import _AT_ONCE, _importance, arcee_fusion
-from tests.merging.methods.streaming import assert_streamed_is_whole, drawn
-from tests.merging.test_odd_inputs import recipe, store
+from tests.merging.methods.through_engine import assert_streamed_is_whole, checkpoints
+from tests.merging.test_odd_inputs import recipe
 
 LN = math.log(3)
 # softmaxes (1/2, 1/2) against (3/4, 1/4): divergence 3/4·ln(3/2) + 1/4·ln(1/2) = 0.130812
@@ -75,6 +75,6 @@ def test_streamed_it_is_the_whole(tmp_path, coarse):
 
 
 def test_it_takes_two_models(tmp_path):
-    store(tmp_path / "a", drawn(1, coarse=False)[0])
+    checkpoints(tmp_path, "a")
     problems = plan(recipe(tmp_path, "arcee_fusion", ["a"] * 3, base=None)).problems
     assert "arcee_fusion merges 2 models, found 3." in str(problems[0])

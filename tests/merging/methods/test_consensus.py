@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe, plan, run
 from alliage.merging.methods.consensus import consensus, consensus_ties, selected, tall_masks
-from tests.merging.methods.streaming import assert_streamed_is_whole
 from tests.merging.methods.test_ties import reference
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 from tests.merging.test_odd_inputs import recipe, store
 
 DELTAS = torch.tensor(

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe
 from alliage.merging.methods.della import _ROWS_AT_ONCE, della, della_linear
-from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 
 # one matrix of two rows and three columns for each of two models; by rank the chances of a row at
 # density 0.5 and epsilon 0.25 are 0.25, 0.5 and 0.75

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from alliage.merging import describe
 from alliage.merging.methods.emr import agreeing, emr
-from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 
 DELTAS = torch.tensor(
     [

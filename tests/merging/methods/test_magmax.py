@@ -7,7 +7,7 @@ import torch
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe
 from alliage.merging.methods.magmax import magmax
-from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 
 
 def test_the_largest_change_of_each_parameter_by_hand():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe
 from alliage.merging.methods.magnitude_prune import PruneThresholds, magnitude_prune
-from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 
 DELTAS = torch.tensor([[4.0, -2.0, 1.0, -8.0], [-1.0, 6.0, 3.0, 2.0]])
 

@@ -7,8 +7,8 @@ import torch
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan
 from alliage.merging.methods.nearswap import nearswap
-from tests.merging.methods.streaming import assert_streamed_is_whole, drawn
-from tests.merging.test_odd_inputs import recipe, store
+from tests.merging.methods.through_engine import assert_streamed_is_whole, checkpoints
+from tests.merging.test_odd_inputs import recipe
 
 
 def test_steps_of_at_most_t_by_hand():
@@ -34,13 +34,14 @@ def test_it_is_the_weighted_mean_of_its_source(t):
 
 @pytest.mark.parametrize("coarse", [False, True])
 def test_streamed_it_is_the_whole(tmp_path, coarse):
-    assert_streamed_is_whole(tmp_path, "nearswap", {"t": 0.5}, base=False, coarse=coarse)
+    parameters = {"t": 0.5 if coarse else 0.1}
+    assert_streamed_is_whole(tmp_path, "nearswap", parameters, base=False, coarse=coarse)
 
 
 def test_it_takes_two_models_and_no_step_backwards(tmp_path):
     content = {"method": "nearswap", "models": ["a", "b"], "parameters": {"t": -0.1}}
     with pytest.raises(UsageError, match=r"must be in \[0, inf\)"):
         parse_recipe(content).settings()
-    store(tmp_path / "a", drawn(1, coarse=False)[0])
+    checkpoints(tmp_path, "a")
     problems = plan(recipe(tmp_path, "nearswap", ["a"], base=None)).problems
     assert "nearswap merges 2 models, found 1." in str(problems[0])

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan, run
 from alliage.merging.methods.pcb import Balance, pcb
-from tests.merging.methods.streaming import assert_streamed_is_whole, drawn
-from tests.merging.test_odd_inputs import recipe, store
+from tests.merging.methods.through_engine import assert_streamed_is_whole, checkpoints
+from tests.merging.test_odd_inputs import recipe
 
 DELTAS = torch.tensor([[1.0, 2.0, -3.0], [2.0, -1.0, 0.5]])
 
@@ -95,9 +95,7 @@ def test_streamed_it_is_the_whole(tmp_path, density, coarse):
 
 
 def test_by_default_the_model_is_balanced_as_one_vector(tmp_path):
-    models = drawn(3, coarse=False)
-    for name, tensors in zip(("base", "a", "b"), models, strict=True):
-        store(tmp_path / name, tensors)
+    models = checkpoints(tmp_path, "ab")
     run(plan(recipe(tmp_path, "pcb"), threads=2), tmp_path / "out")
     base, a, b = (torch.cat([t.flatten() for t in tensors.values()]) for tensors in models)
     expected = base + pcb(torch.stack([a - base, b - base]))

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan, run
 from alliage.merging.methods.ram import UniqueRescaling, ram, ram_plus
-from tests.merging.methods.streaming import assert_streamed_is_whole, drawn
-from tests.merging.test_odd_inputs import recipe, store
+from tests.merging.methods.through_engine import assert_streamed_is_whole, checkpoints
+from tests.merging.test_odd_inputs import recipe
 
 # shared by all, by two, then one entry of the first alone and two of the second; last: unchanged
 DELTAS = torch.tensor(
@@ -77,15 +77,16 @@ def test_it_is_sets_of_positions_in_numpy(epsilon):
 @pytest.mark.parametrize("method", ["ram", "ram_plus"])
 def test_streamed_it_is_the_whole(tmp_path, method, coarse):
     # half of the entries are as in the base, or near it
-    parameters = {"epsilon": 0.9, **({"over": "tensor"} if method == "ram_plus" else {})}
+    parameters = {
+        "epsilon": 0.5 if coarse else 0.07,
+        **({"over": "tensor"} if method == "ram_plus" else {}),
+    }
     assert_streamed_is_whole(tmp_path, method, parameters, coarse=coarse)
 
 
 def test_by_default_changes_are_counted_over_the_whole_model(tmp_path):
-    models = drawn(3, coarse=False)
-    for name, tensors in zip(("base", "a", "b"), models, strict=True):
-        store(tmp_path / name, tensors)
-    parameters = {"epsilon": 0.9, "r": 0.3, "alpha": 2.0}
+    models = checkpoints(tmp_path, "ab")
+    parameters = {"epsilon": 0.07, "r": 0.3, "alpha": 2.0}
     run(plan(recipe(tmp_path, "ram_plus", parameters=parameters), threads=2), tmp_path / "out")
     base, a, b = (torch.cat([t.flatten() for t in tensors.values()]) for tensors in models)
     expected = base + ram_plus(torch.stack([a - base, b - base]), **parameters)
@@ -94,8 +95,7 @@ def test_by_default_changes_are_counted_over_the_whole_model(tmp_path):
 
 
 def test_one_count_has_one_threshold(tmp_path):
-    for name, tensors in zip(("base", "a", "b"), drawn(3, coarse=False), strict=True):
-        store(tmp_path / name, tensors)
+    checkpoints(tmp_path, "ab")
     rules = [{"filter": "norm", "value": 0.5}, {"value": 0.2}]
     (problem,) = plan(recipe(tmp_path, "ram_plus", parameters={"epsilon": rules})).problems
     assert problem.fix == "Give one value for the whole of it, or over: tensor."

@@ -7,7 +7,7 @@ import torch
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe
 from alliage.merging.methods.sce import Selection, sce
-from tests.merging.methods.streaming import assert_streamed_is_whole
+from tests.merging.methods.through_engine import assert_streamed_is_whole
 
 # two models differ by 4, 6, 2, 0 and 8: variances 4, 9, 1, 0 and 16, the halves' squares
 DELTAS = torch.tensor([[3.0, 4.0, 1.0, 2.0, -6.0], [-1.0, -2.0, 3.0, 2.0, 2.0]])

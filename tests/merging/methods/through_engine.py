@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alliage.merging import plan, run
+from alliage.merging import describe, plan, run
+from alliage.merging.engine.values import uniform
 from tests.merging.test_odd_inputs import recipe, store
 
 SHAPES = {
@@ -21,18 +23,30 @@ SHAPES = {
 }
 
 
-def checkpoints(home: Path, names: str = "abc", *, base: bool = True) -> list[dict[str, Tensor]]:
-    """Folders of models that differ a little from one base; their tensors, the base's first."""
+def checkpoints(
+    home: Path, names: str = "abc", *, base: bool = True, coarse: bool = False
+) -> list[dict[str, Tensor]]:
+    """Folders of models that differ from one base; their tensors, the base's first.
+
+    Args:
+        home: where they are stored.
+        names: of the models.
+        base: whether the base is stored too.
+        coarse: draw from few values, so that many magnitudes are equal and some deltas are zero;
+            otherwise they differ a little.
+    """
     generator = torch.Generator().manual_seed(0)
-    first = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+    def drawn(size: float) -> dict[str, Tensor]:
+        values = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+        if coarse:
+            return {name: (2 * tensor).round() / 2 for name, tensor in values.items()}
+        return {name: size * tensor for name, tensor in values.items()}
+
+    first = drawn(1.0)
     models = [first]
     for name in names:
-        models.append(
-            {
-                key: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
-                for key, tensor in first.items()
-            }
-        )
+        models.append({key: first[key] + step for key, step in drawn(0.1).items()})
         store(home / name, models[-1])
     if base:
         store(home / "base", first)
@@ -42,14 +56,44 @@ def checkpoints(home: Path, names: str = "abc", *, base: bool = True) -> list[di
 def merged_everyhow(home: Path, method: str, names: str = "abc", **more) -> dict[str, Tensor]:
     """The merged tensors, the same bytes for one thread and two, small blocks and large."""
     chosen = recipe(home, method, names, **more)
-    least = plan(chosen).least_memory
+    made = plan(chosen)
     written = []
-    for number, (threads, memory) in enumerate(((1, 2**30), (2, 2**30), (1, least), (2, least))):
-        out = home / f"out{number}"
-        run(plan(chosen, threads=threads, memory=memory), out)
-        written.append((out / "model.safetensors").read_bytes())
-    assert len(set(written)) == 1
-    return load_file(home / "out0" / "model.safetensors")
+    for threads in (1, 2):
+        for memory in (made.least_memory, made.memory):
+            out = home / f"{threads}-{memory}"
+            run(plan(chosen, threads=threads, memory=threads * memory), out)
+            written.append((out / "model.safetensors").read_bytes())
+    assert len(set(written)) == 1, "the same bytes"
+    return load_file(out / "model.safetensors")
+
+
+def assert_streamed_is_whole(
+    home: Path,
+    method: str,
+    parameters: dict | None = None,
+    *,
+    base: bool = True,
+    coarse: bool = False,
+) -> None:
+    """Merged from two models, the engine's values are the function's, bit by bit."""
+    models = checkpoints(home, "ab", base=base, coarse=coarse)
+    settings = {"base": "base" if base else None, "parameters": parameters or {}}
+    found = merged_everyhow(home, method, "ab", **settings)
+    declared = describe(method)
+    merged = plan(recipe(home, method, "ab", **settings)).merged
+    assert {tensor.name for tensor in merged} == found.keys() == SHAPES.keys()
+    for tensor in merged:
+        name, arguments = tensor.name, dict(tensor.arguments)
+        if declared.random:
+            numel = found[name].numel()
+            rows = [uniform(arguments["seed"], name, model, 0, numel) for model in range(2)]
+            arguments["uniform"] = torch.from_numpy(np.stack(rows)).reshape(2, *SHAPES[name])
+        if declared.space == "delta":
+            expected = models[0][name] + declared.function(deltas_of(models, name), **arguments)
+        else:
+            tuned = torch.stack([model[name] for model in models[1:]])
+            expected = declared.function(tuned, **arguments)
+        assert torch.equal(found[name], expected), name
 
 
 def deltas_of(models: list[dict[str, Tensor]], name: str) -> Tensor:
