@@ -1,5 +1,7 @@
 """Singular vectors, orthogonal columns, and what all methods on matrices share."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,20 +12,13 @@ from scipy.linalg import polar
 from alliage.merging import get_method, plan
 from alliage.merging.spectral import WORK, merged_matrices, noise, orthogonalised, singular
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
+from tests.merging.tensors import close, draw
 from tests.merging.test_odd_inputs import recipe
 
 SPECTRAL = ("tsv_m", "iso_c", "iso_cts", "svc", "star", "wudi")
 METHODS = pytest.mark.parametrize("name", SPECTRAL)
 
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(found, expected, rtol=1e-5, atol=1e-6):
-    torch.testing.assert_close(
-        found, torch.as_tensor(expected).to(found.dtype), rtol=rtol, atol=atol
-    )
+close64 = partial(close, dtype=torch.float64)
 
 
 def test_a_matrix_of_rank_two_has_two_directions():
@@ -31,7 +26,7 @@ def test_a_matrix_of_rank_two_has_two_directions():
     found = singular(matrix)
     assert found.left.shape == (9, 2)
     assert found.right.shape == (7, 2)
-    close(found.product(), matrix)
+    close64(found.product(), matrix)
     assert singular(matrix * 0).values.numel() == 0
     assert singular(matrix, norm=1e9).values.numel() == 0  # a remainder of something large
     assert noise((9, 7), 2.0) == 18 * 2**-23
@@ -43,7 +38,7 @@ def test_the_largest_directions_are_the_best_approximation():
     matrix = left @ torch.diag(torch.tensor([5.0, 3.0, 1.0]).double()) @ right.mT
     rest = matrix - singular(matrix).largest(2).product()
     assert float(rest.norm()) == pytest.approx(1.0, abs=1e-12)
-    close(rest, torch.outer(left[:, 2], right[:, 2]), atol=1e-12)
+    close64(rest, torch.outer(left[:, 2], right[:, 2]), atol=1e-12)
 
 
 def test_two_columns_at_sixty_degrees_turn_by_fifteen_each():
@@ -51,7 +46,7 @@ def test_two_columns_at_sixty_degrees_turn_by_fifteen_each():
     angle = np.radians([0, 60])
     found = orthogonalised(torch.tensor(np.array([np.cos(angle), np.sin(angle)])))
     turned = np.radians([-15, 75])
-    close(found, np.array([np.cos(turned), np.sin(turned)]), atol=1e-12)
+    close64(found, np.array([np.cos(turned), np.sin(turned)]), atol=1e-12)
 
 
 @given(st.integers(1, 12), st.integers(0, 8), st.integers(0, 10**6))
@@ -66,10 +61,10 @@ def test_orthogonal_columns_are_the_polar_factor(columns, more, seed):
 
 def test_dependent_columns_share_their_place():
     one = torch.tensor([[1.0], [0.0], [0.0]]).double()
-    close(orthogonalised(one.expand(3, 2)), one.expand(3, 2) * 0.5**0.5, atol=1e-12)
+    close64(orthogonalised(one.expand(3, 2)), one.expand(3, 2) * 0.5**0.5, atol=1e-12)
     assert orthogonalised(torch.zeros(4, 0).double()).shape == (4, 0)
     wide = orthogonalised(draw(3, 5).double())  # more columns than there is room for
-    close(wide @ wide.mT, torch.eye(3), atol=1e-12)
+    close64(wide @ wide.mT, torch.eye(3), atol=1e-12)
 
 
 def test_what_has_one_side_is_a_vector():

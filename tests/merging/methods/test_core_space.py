@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alliage.merging import core_space, get_method, ties
+from tests.merging.tensors import close
 
 # Both updates write along e₁ and read along orthogonal directions, v = (2, 1)/√5 and
 # w = (−1, 2)/√5: the cores are (0, √5) and (2√5, 0), up to signs, and do not touch one another.
@@ -15,10 +16,6 @@ A = [torch.tensor([[2.0, 1.0]]), torch.tensor([[-2.0, 4.0]])]
 
 def product(factors):
     return factors[0] @ factors[1]
-
-
-def close(found, expected):
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_by_hand():

@@ -12,12 +12,9 @@ from scipy.optimize import minimize
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
 from tests.merging.methods.through_engine import SHAPES, checkpoints, merged_everyhow
+from tests.merging.tensors import close
 
 geometric_median = get_method("geometric_median")
-
-
-def close(found, expected, rtol=1e-5, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
 
 
 def test_worked_out_by_hand():

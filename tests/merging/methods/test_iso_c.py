@@ -9,12 +9,9 @@ from scipy.linalg import orthogonal_procrustes, polar
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
+from tests.merging.tensors import close
 
 iso_c = get_method("iso_c")
-
-
-def close(found, expected, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=1e-5, atol=atol)
 
 
 def test_worked_out_by_hand():

@@ -7,16 +7,9 @@ from scipy.linalg import null_space, polar
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
+from tests.merging.tensors import close, draw
 
 iso_c, iso_cts = get_method("iso_c"), get_method("iso_cts")
-
-
-def close(found, expected, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=1e-5, atol=atol)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_worked_out_by_hand():

@@ -11,12 +11,9 @@ from scipy.spatial import geometric_slerp
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
 from tests.merging.methods.through_engine import SHAPES, checkpoints, merged_everyhow
+from tests.merging.tensors import close
 
 karcher = get_method("karcher")
-
-
-def close(found, expected, rtol=1e-5, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
 
 
 def on_circle(*degrees):

@@ -6,6 +6,7 @@ import torch
 
 from alliage.merging import get_method, knots, ties
 from alliage.merging.rules import by_rule
+from tests.merging.tensors import close
 
 # Both updates write along u = (0.6, 0.8): [u·(3, 4) | u·(4, −2)] = u·(3, 4, 4, −2), so U = ±u,
 # ΣV₁ = ±(3, 4) and ΣV₂ = ±(4, −2).
@@ -16,10 +17,6 @@ A = [torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, -1.0]])]
 
 def product(factors):
     return factors[0] @ factors[1]
-
-
-def close(found, expected):
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_by_hand():

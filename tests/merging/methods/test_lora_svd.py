@@ -1,23 +1,24 @@
 """On numbers worked out by hand, and against numpy's dense SVD."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from alliage.errors import UsageError
 from alliage.merging import describe, lora_svd, parse_recipe
+from tests.merging import tensors
 
 E1, E2 = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]])
 # diag(3, 0) and diag(0, 2): together 3 and 2, squares 9 and 4 of 13
 B, A = [E1, E2], [3 * E1.T, 2 * E2.T]
 
+close = partial(tensors.close, rtol=1e-6, atol=1e-6)
+
 
 def product(factors):
     return factors[0] @ factors[1]
-
-
-def close(found, expected):
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-6, atol=1e-6)
 
 
 def test_by_hand():

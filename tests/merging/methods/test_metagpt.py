@@ -1,18 +1,18 @@
 """MetaGPT on vectors worked out by hand, its bound, and streamed against the whole."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
 
 from alliage.merging import get_method, plan, run
+from tests.merging import tensors
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
 from tests.merging.test_odd_inputs import recipe
 
 metagpt = get_method("metagpt")
-
-
-def close(found, expected, rtol=1e-6, atol=1e-7):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
+close = partial(tensors.close, rtol=1e-6, atol=1e-7)
 
 
 def test_worked_out_by_hand():

@@ -8,12 +8,9 @@ import torch
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
+from tests.merging.tensors import close
 
 model_stock = get_method("model_stock")
-
-
-def close(found, expected, rtol=1e-5, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
 
 
 def test_worked_out_by_hand():

@@ -12,18 +12,11 @@ from scipy.spatial import geometric_slerp
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe, plan, slerp
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
+from tests.merging.tensors import close, draw
 from tests.merging.test_odd_inputs import recipe
 
 nuslerp, nuslerp_delta = get_method("nuslerp"), get_method("nuslerp_delta")
 HALF = math.sqrt(0.5)
-
-
-def close(found, expected, rtol=1e-5, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_worked_out_by_hand():

@@ -1,19 +1,20 @@
 """On numbers worked out by hand, and against the authors' algorithm in numpy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from alliage.merging import robust_merge
+from tests.merging import tensors
 
 # Half of four entries: from the 2nd smallest magnitude on. |A₁| 0.5 1 2 4: 1 and more stay, which
 # takes a fifth of its second row: s₁ = (1, 1.25). A₂ loses a zero: s₂ = (1, 1). B₁ loses 0.5.
 A = torch.tensor([[[4.0, 1.0], [0.5, -2.0]], [[2.0, 0.0], [1.0, 3.0]]])
 B = torch.tensor([[[1.0, 3.0], [-2.0, 0.5]], [[2.0, 0.0], [0.0, 4.0]]])
 
-
-def close(found, expected):
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-6, atol=0)
+close = partial(tensors.close, rtol=1e-6, atol=0)
 
 
 def test_by_hand():

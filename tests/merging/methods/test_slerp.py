@@ -1,6 +1,7 @@
 """SLERP on angles worked out by hand, against scipy, and streamed against the whole."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,11 +14,10 @@ from scipy.spatial import geometric_slerp
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan, run, slerp
 from alliage.merging.methods.slerp import Cosine
+from tests.merging import tensors
 from tests.merging.test_odd_inputs import recipe, store, three
 
-
-def close(found, expected, atol=1e-7):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=0, atol=atol)
+close = partial(tensors.close, rtol=0, atol=1e-7)
 
 
 def test_a_right_angle_worked_out_by_hand():

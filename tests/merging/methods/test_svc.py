@@ -6,12 +6,9 @@ import torch
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
+from tests.merging.tensors import close
 
 svc = get_method("svc")
-
-
-def close(found, expected, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=1e-5, atol=atol)
 
 
 def diagonals(*rows):

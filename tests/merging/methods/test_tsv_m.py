@@ -9,16 +9,9 @@ from scipy.linalg import polar
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
+from tests.merging.tensors import close, draw
 
 tsv_m = get_method("tsv_m")
-
-
-def close(found, expected, atol=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=1e-5, atol=atol)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_two_matrices_worked_out_by_hand():

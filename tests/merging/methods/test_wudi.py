@@ -1,16 +1,16 @@
 """WUDI on matrices worked out by hand and against its loss, differentiated by torch."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
+from tests.merging import tensors
 
 wudi = get_method("wudi")
-
-
-def close(found, expected, rtol=1e-6, atol=1e-7):
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), rtol=rtol, atol=atol)
+close = partial(tensors.close, rtol=1e-6, atol=1e-7)
 
 
 def loss(merged, tasks):
