@@ -49,6 +49,17 @@ def describe_input(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def weight_digests(checkpoint: Checkpoint) -> list[str]:
+    """The SHA-256 of each of a checkpoint's weight files.
+
+    Raises:
+        AlliageError: a file on a URL changed since it was opened.
+    """
+    entries = _digests({file.name: file for file in checkpoint.weight_files})
+    checkpoint.check_unchanged()
+    return [entry["sha256"] for entry in entries]
+
+
 def describe(
     command: str,
     recipe: Mapping[str, Any],

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import alliage
 from alliage.checkpoints import provenance
+from alliage.checkpoints.digests import sha256
+from alliage.checkpoints.statistics import Origin, describe_model, written
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, parse_recipe, plan, run
 from tests.merging.statistics import save
@@ -163,8 +165,6 @@ def test_prefixed_names_and_adapters_find_theirs(family, tmp_path):
     save(tmp_path / "sentiment", "fisher", {f"bert.{name}": own})
     adapter = tmp_path / "sentiment-lora"
     with alliage.open(adapter) as opened, alliage.open(family / "base") as base:
-        from alliage.checkpoints.statistics import Origin, describe_model, written
-
         origin = Origin("fisher", "mood", "train", 1, describe_model(opened, base))
         with written(adapter / "fisher.safetensors", {name: (16, 16)}, origin) as writer:
             writer.write(name, 0, memoryview(torch.ones(256).numpy().data).cast("B"))
@@ -176,3 +176,20 @@ def test_prefixed_names_and_adapters_find_theirs(family, tmp_path):
     applied = load_file(next((tmp_path / "applied").glob("*-00001*")))
     merged = load_file(tmp_path / "out" / "model.safetensors")[name]
     torch.testing.assert_close(merged, (3 * first + applied[name]) / 4, rtol=1e-5, atol=1e-6)
+
+
+def test_each_weight_file_is_hashed_once_and_nothing_else_is(family, tmp_path, monkeypatch):
+    """Two adapters have one base, whose digest each one's statistics hold."""
+    name, adapters = "encoder.layer.0.attention.self.query.weight", []
+    for task in ("sentiment", "topics"):
+        adapters.append(shutil.copytree(family / f"{task}-lora", tmp_path / task))
+        with alliage.open(adapters[-1]) as opened, alliage.open(family / "base") as base:
+            origin = Origin("fisher", "mood", "train", 1, describe_model(opened, base))
+        with written(adapters[-1] / "fisher.safetensors", {name: (16, 16)}, origin) as writer:
+            writer.write(name, 0, memoryview(torch.ones(256).numpy().data).cast("B"))
+    hashed = []
+    monkeypatch.setattr(provenance, "sha256", lambda path: hashed.append(path) or sha256(path))
+    content = {"method": "fisher", "base": str(family / "base"), "models": list(map(str, adapters))}
+    assert plan(parse_recipe(content)).problems == []
+    expected = [adapter / "adapter_model.safetensors" for adapter in adapters]
+    assert sorted(hashed) == sorted([family / "base" / "model.safetensors", *expected])

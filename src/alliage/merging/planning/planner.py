@@ -1,4 +1,4 @@
-"""From a recipe to a plan: headers only, every problem at once."""
+"""From a recipe to a plan: every problem at once, before the first tensor is read."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def plan(
 ) -> Plan:
     """Open every model of a recipe and decide what becomes of each tensor.
 
-    Nothing but headers is read. Misfits between the files do not raise: they are the plan's
-    `problems`, all of them.
+    Nothing but headers is read; only where the method needs statistics, the models' weights are
+    hashed, to see whether the statistics are of them. Misfits between the files do not raise: they
+    are the plan's `problems`, all of them.
 
     Args:
         recipe: what to merge.

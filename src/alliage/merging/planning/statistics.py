@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alliage.checkpoints import Checkpoint, provenance
@@ -10,7 +11,6 @@ from alliage.checkpoints.statistics import (
     StatisticsKind,
     default_place,
     open_statistics,
-    weight_digests,
 )
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.planning.plan import MergedTensor, Plan, Source
@@ -44,7 +44,7 @@ def open_models_statistics(made: Plan) -> None:
         except AlliageError as error:
             problems += error.problems
     if not problems:
-        digests = [_digests(vector, made) for vector in made.vectors]
+        digests = _digests(made)
         for (ref, _), found, own in zip(asked, made.statistics, digests, strict=True):
             problems += _misfits(found, kind, ref, own, digests)
     if problems:
@@ -119,13 +119,21 @@ def _shape(made: Plan, tensor: MergedTensor) -> tuple[int, ...]:
     return (inputs, inputs)
 
 
-def _digests(vector: Vector, made: Plan) -> list[str]:
-    """The SHA-256 of every weight file that a model is made of."""
-    parts = list(vector.checkpoints)
+def _digests(made: Plan) -> list[list[str]]:
+    """For each model, the SHA-256 of every weight file that it is made of, sorted."""
+    hashed = cache(provenance.weight_digests)  # many adapters have one base
+    return [
+        sorted(digest for part in _parts(vector, made) for digest in hashed(part))
+        for vector in made.vectors
+    ]
+
+
+def _parts(vector: Vector, made: Plan) -> tuple[Checkpoint, ...]:
+    """What a model is made of; an adapter, of its base too."""
     whole = vector.terms[0][1] if isinstance(vector, Combination) else vector
-    if not isinstance(whole, TaskVector | WholeModel) and made.base is not None:
-        parts.append(made.base)
-    return weight_digests([provenance.describe_input("model", part) for part in parts])
+    if isinstance(whole, TaskVector | WholeModel) or made.base is None:
+        return tuple(vector.checkpoints)
+    return (*vector.checkpoints, made.base)
 
 
 def _misfits(
