@@ -43,6 +43,7 @@ Space = Literal["weight", "delta"]
 Scope = Literal["model", "module", "tensor"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 ResultRank = Callable[..., tuple[int, bool]]
+Seconds = Callable[..., float]
 
 ENTRY_POINTS = "alliage.merge_methods"
 SMALLEST_BLOCK = 2**12  # elements; every block begins at a multiple of it
@@ -133,6 +134,8 @@ class Method:
         homogeneous: whether models that are scaled together give the result scaled.
         work: how much decompositions and float64 arithmetic take beside the models' and the
             result's tensors, in float32 tensors of one model.
+        seconds: of unit "tensor", for decompositions: (number of models, a matrix's rows, columns,
+            **parameters) -> about how long one takes on one core; None: as elementwise arithmetic.
         masks: how each model is rebuilt from what the method merges; None: it is not.
         rank: of unit "factors": (the adapters' ranks, 0 where one does not adapt the module, d_out,
             d_in, **parameters) -> the result's rank at the most, and whether it is certain before
@@ -158,6 +161,7 @@ class Method:
     identical: bool
     homogeneous: bool
     work: int
+    seconds: Seconds | None
     masks: Masks | None
     rank: ResultRank | None
     statistics: StatisticsKind | None
@@ -187,6 +191,7 @@ def method(
     identical: bool = False,
     homogeneous: bool = True,
     work: int = 0,
+    seconds: Seconds | None = None,
     masks: Masks | None = None,
     rank: ResultRank | None = None,
     statistics: StatisticsKind | None = None,
@@ -215,6 +220,7 @@ def method(
             identical=identical,
             homogeneous=homogeneous,
             work=work,
+            seconds=seconds,
             masks=masks,
             rank=rank,
             statistics=statistics,

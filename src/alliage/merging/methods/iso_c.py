@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import Factor, In
-from alliage.merging.spectral import WORK, merged_matrices, singular
+from alliage.merging.signature import In
+from alliage.merging.spectral import WORK, merged_matrices, singular, svd_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     "are rounding errors of float32 are left out instead of being made as large as the others; "
     "the mean is over those that there are, so that the nuclear norm stays.",
     work=WORK,
+    seconds=lambda _, *sides, **__: svd_seconds(*sides),
 )
-def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf")), Factor()] = 1.0) -> Tensor:
+def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
     """Add the task matrices and make all singular values of the sum their mean.
 
     Στᵢ = U·diag(σ)·Vᵀ becomes λσ̄·UVᵀ.

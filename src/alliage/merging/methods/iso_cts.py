@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import Factor, In
-from alliage.merging.spectral import WORK, Singular, merged_matrices, orthogonalised, singular
+from alliage.merging.signature import In
+from alliage.merging.spectral import (
+    WORK,
+    Singular,
+    merged_matrices,
+    orthogonalised,
+    singular,
+    svd_seconds,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +29,12 @@ if TYPE_CHECKING:
     "are rounding errors of float32 take no part. The common directions are taken out on the "
     "side of the rows as they are stored, the outputs; GPT-2 stores the inputs there.",
     work=WORK,
+    seconds=lambda models, *sides, **_: (models + 3) * svd_seconds(*sides),
 )
 def iso_cts(
     deltas: Tensor,
     *,
-    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
+    scale: Annotated[float, In(float("-inf"))] = 1.0,
     common: Annotated[float, In(0, 1)] = 0.8,
 ) -> Tensor:
     """Join common and task-specific directions, each as large as the others.

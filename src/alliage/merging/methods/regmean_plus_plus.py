@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from alliage.merging.methods.regmean import WORK, regmean
+from alliage.merging.methods.regmean import WORK, regmean, seconds
 from alliage.merging.registry import method
 from alliage.merging.signature import In
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     statistics="regmean_plus_plus",
     identical=True,
     work=WORK,
+    seconds=seconds,
 )
 def regmean_plus_plus(
     weights: Tensor,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
 from alliage.merging.signature import In
-from alliage.merging.spectral import WORK, merged_matrices, singular
+from alliage.merging.spectral import WORK, merged_matrices, singular, svd_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     departures="Every matrix is truncated, embeddings too, and kernels of convolutions as "
     "[out, rest]; what is a vector, or has one row or column, is averaged as it is.",
     work=WORK,
+    seconds=lambda models, *sides, **_: models * svd_seconds(*sides),
 )
 def star(deltas: Tensor, *, eta: Annotated[float, In(0, 1, open_low=True)] = 0.4) -> Tensor:
     """Keep each task's largest singular directions, rescale them to its nuclear norm, average.

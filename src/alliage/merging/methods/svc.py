@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method, weighted_sum
 from alliage.merging.signature import In
-from alliage.merging.spectral import WORK, merged_matrices, noise, singular
+from alliage.merging.spectral import WORK, merged_matrices, noise, singular, svd_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "as none: its coefficient would be the quotient of two rounding errors. Equal singular values "
     "leave their directions open, and with them the coefficients.",
     work=WORK,
+    seconds=lambda _, *sides, **__: svd_seconds(*sides),
 )
 def svc(
     deltas: Tensor,

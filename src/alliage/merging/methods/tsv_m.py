@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import Factor, In
-from alliage.merging.spectral import WORK, merged_matrices, orthogonalised, singular
+from alliage.merging.signature import In
+from alliage.merging.spectral import WORK, merged_matrices, orthogonalised, singular, svd_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     "are rounding errors of float32 take no part, and dependent ones share their place instead of "
     "being completed by chance. With more models than ranks each keeps one direction, not none.",
     work=WORK,
+    seconds=lambda models, *sides, **_: (models + 2) * svd_seconds(*sides),
 )
-def tsv_m(deltas: Tensor, *, scale: Annotated[float, In(float("-inf")), Factor()] = 1.0) -> Tensor:
+def tsv_m(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
     """Keep each task's largest singular directions and make all of them orthogonal.
 
     Of each matrix τᵢ = UᵢSᵢVᵢᵀ the largest 1/n of its directions stay. Side by side they are U, S

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _seconds(models: int, rows: int, columns: int, *, steps: int, **_: object) -> float:
+    return steps * (1e-4 + 2e-11 * rows * columns * min(columns, 2 * models * rows))
+
+
 @method(
     "wudi",
     unit="tensor",
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     "taken to be the columns as they are stored; GPT-2 stores them as rows.",
     homogeneous=False,
     work=WORK,
+    seconds=_seconds,
 )
 def wudi(
     deltas: Tensor,

@@ -6,7 +6,6 @@ import bisect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,7 @@ from alliage.checkpoints.statistics import Statistics
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging import kernels
+from alliage.merging.planning.estimate import estimated_seconds
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import SMALLEST_BLOCK, Method
 from alliage.vectors import TaskVector, Vector, WholeModel
@@ -31,8 +31,6 @@ _REMOTE_BLOCK = 2**22  # the same from URLs, where every read is a journey
 SAMPLE = 2**20  # elements that a first pass is shown of a whole vector, in slices
 _SLICE, _REMOTE_SLICE = 2**8, 2**13
 _COPIES = 5  # float32 tensors of the size of all models' blocks that a method holds at once
-_BYTES_PER_SECOND = 1e9  # read, hashed or written: a common disk
-_KERNEL_SECONDS, _TORCH_SECONDS = 1e-9, 2e-8  # for one element of one model
 
 
 class Source(NamedTuple):
@@ -307,12 +305,6 @@ class Plan:
             return 0
         return len(self.vectors) * sum(-(-tensor.spec.numel // 8) for tensor in self.merged)
 
-    def estimate_seconds(self) -> float:
-        """About how long a run will take on a common machine."""
-        each = _KERNEL_SECONDS if self.kernel is not None else _TORCH_SECONDS
-        computing = each * self.numel * self.sources_at_once / self.workers
-        return computing + (self.bytes_to_read + 2 * self.bytes_to_write) / _BYTES_PER_SECOND
-
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for people and for JSON."""
         return {
@@ -339,7 +331,7 @@ class Plan:
             "working_memory": self.working_memory,
             "memory": self.memory,
             "disk": self.disk,
-            "estimated_seconds": None if self.errors else self.estimate_seconds(),
+            "estimated_seconds": None if self.errors else estimated_seconds(self),
             "threads": self.workers,
             "problems": [str(problem) for problem in self.problems],
             "tensors": self._tensors(),
@@ -397,8 +389,3 @@ def stored_bytes(vector: Vector) -> int:
         for name, spec in checkpoint.specs().items()
         if name not in heads
     )
-
-
-def folder_of(out: Path) -> Path:
-    """The nearest existing folder above an output."""
-    return next(folder for folder in out.absolute().parents if folder.exists())

@@ -18,7 +18,7 @@ from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.planning.factors import MergedModule, plan_factors
 from alliage.merging.planning.models import make_names_unique, open_base, open_model
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
-from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source, folder_of
+from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source
 from alliage.merging.planning.scales import MergedScales, plan_scales
 from alliage.merging.planning.signs import open_given_signs
 from alliage.merging.planning.stacking import plan_stack
@@ -252,7 +252,8 @@ def _check_memory(made: Plan) -> None:
 
 
 def _check_disk(made: Plan, out: Path) -> None:
-    free = shutil.disk_usage(folder_of(out)).free
+    existing = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
     if free < made.disk:
         what = f"needs {made.disk / 1e9:.2f} GB, {free / 1e9:.2f} GB are free."
         made.errors.append(AlliageError(Problem(str(out), what, "Make room, or write elsewhere.")))
