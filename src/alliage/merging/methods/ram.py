@@ -57,7 +57,7 @@ class UniqueRescaling:
     unit="block",
     space="delta",
     paper="arXiv:2601.13572",
-    identical=True,
+    homogeneous=False,
 )
 def ram(deltas: Tensor, *, epsilon: Annotated[float, In(0)] = 1e-5) -> Tensor:
     """Average each parameter over the models that changed it, and those alone.
@@ -83,7 +83,7 @@ def ram(deltas: Tensor, *, epsilon: Annotated[float, In(0)] = 1e-5) -> Tensor:
     departures="r and α are those of the authors' code (a rescale factor of 1.2, ρ bounded by 1). "
     "`over` lets tensors and modules be counted apart, which is mergekit's reading.",
     first_pass=UniqueRescaling,
-    identical=True,
+    homogeneous=False,
 )
 def ram_plus(
     deltas: Tensor,
