@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "wudi": {"rate": [1e-5, 3e-5, 1e-4, 3e-4]},
 }
 SEARCHED_ON = 100  # validation examples of each task
+_SECONDS = "seconds.json"
 UNLABELLED = 1000  # images of each set that the base learns from
 _BASE = {"epochs": 5, "batch_size": 32, "warmup": 0.1, "learning_rate": 5e-4}
 _OF_IMAGES = {
@@ -134,11 +136,21 @@ def prepare(family: Family, home: Path) -> None:
             found = f"{method}-{seed}-found"
             options += f" {tasks} --seed {seed} --threads 1"
             collected.append((found, f"search together-{seed}.yml {options} -o {found}"))
+    seconds = preparation(home)
     for stage in (tuned, collected):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            lacking = [words for out, words in stage if not (home / out).exists()]
-            for done in pool.map(lambda words: alliage(words, home), lacking):
+            lacking = [(out, words) for out, words in stage if not (home / out).exists()]
+            runs = pool.map(lambda words: alliage(words, home), [words for _, words in lacking])
+            for (out, _), done in zip(lacking, runs, strict=True):
                 print(f"$ {done.command}\n{done.printed}", flush=True)
+                seconds[out] = done.seconds
+                (home / _SECONDS).write_text(json.dumps(seconds))
+
+
+def preparation(home: Path) -> dict[str, float]:
+    """How many seconds each model, statistics file and search took, by its path in the home."""
+    stored = home / _SECONDS
+    return dict(json.loads(stored.read_text())) if stored.exists() else {}
 
 
 def _make_image_base(home: Path) -> None:

@@ -33,6 +33,7 @@ from benchmarks._merge_families import (
     STATISTICS,
     UNLABELLED,
     Family,
+    preparation,
     prepare,
 )
 from benchmarks._processes import measure
@@ -54,12 +55,14 @@ class Scored(NamedTuple):
         error: task -> expected calibration error.
         seconds: of the whole command that merged; NaN where none did.
         memory: its peak anonymous memory in bytes.
+        before: seconds to collect statistics, or to search; 0 where a method needs neither.
     """
 
     accuracy: Mapping[str, float]
     error: Mapping[str, float]
     seconds: float = math.nan
     memory: float = math.nan
+    before: float = 0.0
 
 
 def main() -> None:
@@ -172,7 +175,21 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
         measure([_PROGRAM, "apply", out, "-o", whole])
         out = whole
     accuracy, error = _score(home, out, family.tasks, family.scored)
-    return Scored(accuracy, error, done.wall, done.anonymous)
+    return Scored(accuracy, error, done.wall, done.anonymous, _before(family, home, seed, method))
+
+
+def _before(family: Family, home: Path, seed: int, method: str) -> float:
+    """Seconds of what a method needs to know first; NaN where nobody measured."""
+    if method in family.searches:
+        needs = [f"{method}-{seed}-found"]
+    elif method == "regmean_plus_plus":
+        needs = [f"regmean++-{seed}"]
+    elif method in ("fisher", "regmean"):
+        needs = [f"{task}-{seed}/{method}.safetensors" for task in family.tasks]
+    else:
+        needs = []
+    seconds = preparation(home)
+    return sum(seconds.get(need, math.nan) for need in needs)
 
 
 def _recipe(family: Family, home: Path, seed: int, method: str) -> Path:
@@ -242,11 +259,17 @@ def rows(
                 task + ("" if task in counted else "*"): f"{100 * value:.1f}"
                 for task, value in each.items()
             },
-            "s": f"{statistics.median(one.seconds for one in runs):.1f}" if method else "",
+            "s before": _seconds(runs, "before") if method else "",
+            "s": _seconds(runs, "seconds") if method else "",
             "MiB": f"{max(one.memory for one in runs) / 2**20:.0f}" if method else "",
         }
         table.append((bool(method), -statistics.mean(means), cells))
     return [cells for *_, cells in sorted(table, key=lambda row: row[:2])]
+
+
+def _seconds(runs: Sequence[Scored], attribute: str) -> str:
+    value = statistics.median(getattr(one, attribute) for one in runs)
+    return f"{value:.1f}" if value > 0 else ""
 
 
 def _means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -274,7 +297,7 @@ def _note(name: str, family: Family) -> str:
         "rates 1e-5, 3e-5, 1e-4, 3e-4 (wudi); ada_merging is task arithmetic with coefficients "
         f"that minimise entropy on {family.scored} examples of each validation split without "
         f"their labels, in {family.steps} steps of 8 of each; fisher and regmean know "
-        f"{STATISTICS} training examples of each task. s, MiB: the whole merging command, "
-        "start-up included, and its peak anonymous memory. One thread for each process and as "
-        "many processes as cores."
+        f"{STATISTICS} training examples of each task. s before: collecting the statistics of all "
+        "tasks, or searching; s, MiB: the whole merging command, start-up included, and its peak "
+        "anonymous memory. One thread for each process and as many processes as cores."
     )
