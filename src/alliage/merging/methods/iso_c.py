@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import In
+from alliage.merging.signature import Factor, In
 from alliage.merging.spectral import WORK, merged_matrices, singular, svd_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     work=WORK,
     seconds=lambda _, *sides, **__: svd_seconds(*sides),
 )
-def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
+def iso_c(deltas: Tensor, *, scale: Annotated[float, In(float("-inf")), Factor()] = 1.0) -> Tensor:
     """Add the task matrices and make all singular values of the sum their mean.
 
     Στᵢ = U·diag(σ)·Vᵀ becomes λσ̄·UVᵀ.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import In
+from alliage.merging.signature import Factor, In
 from alliage.merging.spectral import (
     WORK,
     Singular,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def iso_cts(
     deltas: Tensor,
     *,
-    scale: Annotated[float, In(float("-inf"))] = 1.0,
+    scale: Annotated[float, In(float("-inf")), Factor()] = 1.0,
     common: Annotated[float, In(0, 1)] = 0.8,
 ) -> Tensor:
     """Join common and task-specific directions, each as large as the others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from alliage.merging.registry import method
-from alliage.merging.signature import In
+from alliage.merging.signature import Factor, In
 from alliage.merging.spectral import WORK, merged_matrices, orthogonalised, singular, svd_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     work=WORK,
     seconds=lambda models, *sides, **_: (models + 2) * svd_seconds(*sides),
 )
-def tsv_m(deltas: Tensor, *, scale: Annotated[float, In(float("-inf"))] = 1.0) -> Tensor:
+def tsv_m(deltas: Tensor, *, scale: Annotated[float, In(float("-inf")), Factor()] = 1.0) -> Tensor:
     """Keep each task's largest singular directions and make all of them orthogonal.
 
     Of each matrix τᵢ = UᵢSᵢVᵢᵀ the largest 1/n of its directions stay. Side by side they are U, S
