@@ -54,3 +54,27 @@ def test_a_classifier_needs_no_head_for_words(tmp_path):
     base = stored(tmp_path / "base", EMBEDDING, HEAD, tie_word_embeddings=False)
     tuned = stored(tmp_path / "tuned", EMBEDDING, "score.weight", tie_word_embeddings=True)
     assert vectors.open(tuned, base).heads == ("score.weight",)
+
+
+MOOD = {"task": "mood", "labels": ["no", "yes"]}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "other", "alike"),
+    [
+        (MOOD, MOOD, True),
+        (MOOD, MOOD | {"labels": ["yes", "no"]}, False),
+        (MOOD, MOOD | {"labels": ["no", "so"]}, False),
+        (MOOD, {"task": "mood"}, False),
+        (MOOD, MOOD | {"task": "film"}, False),
+        (MOOD, {"labels": ["no", "yes"]}, True),
+        ({"task": "stars"}, {"task": "stars"}, True),
+    ],
+)
+def test_a_head_is_shared_where_task_and_labels_are_the_same(tmp_path, recorded, other, alike):
+    models = [stored(tmp_path / name, "score.weight") for name in ("base", "tuned")]
+    for folder, record in zip(models, (recorded, other), strict=True):
+        (folder / "alliage.json").write_text(json.dumps(record))
+    vector = vectors.open(models[1], models[0])
+    assert ("score.weight" in vector.shapes) == alike
+    assert vector.heads == (() if alike else ("score.weight",))

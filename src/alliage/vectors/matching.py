@@ -33,13 +33,12 @@ def match(base: Checkpoint, tuned: Checkpoint) -> Match:
     """Match a full model with its base, by names up to a leading prefix.
 
     A task head (classifier, score, ...) belongs to the task vector only where base and tuned model
-    are known to decide the same: by the task that Alliage recorded, or by named labels. Else it is
-    kept apart. Integer buffers and the
+    are known to decide the same: see `decide_alike`. Else it is kept apart. Integer buffers and the
     second names of tied weights take no part.
     """
     base_specs, tuned_specs = base.specs(), tuned.specs()
     alignment = align(base_specs, tuned_specs)
-    one_task = base.path == tuned.path or _decide_alike(base, tuned)
+    one_task = base.path == tuned.path or decide_alike(base, tuned)
     pairs, heads, problems = {}, [], []
     for name, tuned_name in alignment.pairs.items():
         expected, found = base_specs[name], tuned_specs[tuned_name]
@@ -123,12 +122,18 @@ def _hint(name: str, known: Collection[str], problems: Sequence[Problem]) -> str
     return nearest(name, known) if len(problems) < _HINTS else ""
 
 
-def _decide_alike(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether both are known to be tuned on one task, or to have the same named labels."""
-    tasks = [
-        (provenance.read(c.folder) or {}).get("task") if c.folder else None for c in (one, other)
+def decide_alike(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether both are known to decide between the same labels, in the same order, on one task.
+
+    What Alliage recorded counts first, then the labels that config.json names. Two that record a
+    task without labels, as regressions do, need no more than its name.
+    """
+    records = [(provenance.read(c.folder) or {}) if c.folder else {} for c in (one, other)]
+    tasks = [record.get("task") for record in records]
+    labels = [
+        tuple(record.get("labels") or ()) or config_labels(checkpoint.config)
+        for record, checkpoint in zip(records, (one, other), strict=True)
     ]
-    if None not in tasks:
-        return tasks[0] == tasks[1]
-    labels = config_labels(one.config)
-    return labels is not None and labels == config_labels(other.config)
+    if None in tasks:
+        return labels[0] is not None and labels[0] == labels[1]
+    return tasks[0] == tasks[1] and labels[0] == labels[1]
