@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 
 import alliage
+from alliage.errors import UsageError
+from alliage.evaluation import load_classifier
+from alliage.evaluation.scoring import Settings, ask
 from alliage.merging import load_recipe, plan, run
-from alliage.search.questions import questions_of
+from alliage.search.questions import mean_entropy, questions_of
 from alliage.search.running import search_soup
 from alliage.search.soups import Step, greedy
 from tests.conftest import save_tokenizer, shift
@@ -91,9 +99,62 @@ def test_a_uniform_soup_takes_all(siblings, tasks, tmp_path):
     assert found.score.value == by_files(siblings, tasks[0], tmp_path / "merged")
 
 
-def test_adapters_may_be_averaged(family, tasks, tmp_path):
-    models = [str(family / "sentiment-lora")] * 2
-    found = search_soup(
-        models, "greedy", questions_of(tasks[:1], heads={"mood": "sentiment-lora"}), tmp_path
-    )
-    assert len(found.recipe.models) == 2  # equal models do not make each other worse
+RECORD = {"task": "mood", "kind": "sequence-classification", "labels": ["negative", "positive"]}
+
+
+@pytest.fixture
+def adapters(family, tmp_path):
+    """Two adapters of one task, with other factors and other heads."""
+    home = tmp_path / "adapters"
+    for seed, name in enumerate(("one", "two")):
+        shutil.copytree(family / "sentiment-lora", home / name)
+        path = home / name / "adapter_model.safetensors"
+        draw = torch.Generator().manual_seed(seed)
+        tensors = {
+            key: tensor + 0.5 * torch.randn(tensor.shape, generator=draw)
+            for key, tensor in load_file(path).items()
+        }
+        save_file(tensors, path)
+        (home / name / "alliage.json").write_text(json.dumps(RECORD))
+    return [str(home / name) for name in ("one", "two")]
+
+
+def test_adapters_are_averaged_with_their_heads(adapters, tasks, tmp_path, monkeypatch):
+    """Asked one by one they answer as they do themselves; the soup has the mean of their heads."""
+    criterion = {"criterion": "entropy"}  # which no two models have in common
+    found = search_soup(adapters, "greedy", questions_of(tasks[:1], **criterion), tmp_path / "out")
+    values = [trial.score.value for trial in found.trials]
+
+    def entropy(model):
+        with alliage.open(model) as checkpoint:
+            classifier = load_classifier(checkpoint, tasks[0])
+            return mean_entropy(ask(classifier, tasks[0].splits["validation"], Settings()))
+
+    assert values[:2] == pytest.approx([entropy(model) for model in adapters], abs=1e-6)
+    assert abs(values[0] - values[1]) > 1e-3
+    monkeypatch.chdir(tmp_path)
+    merged = tmp_path / "merged"
+    alliage.merge("average", models=adapters, out=merged)
+    assert values[2] == pytest.approx(entropy(merged), abs=1e-6)
+    heads = [
+        load_file(Path(model) / "adapter_model.safetensors")["base_model.model.classifier.weight"]
+        for model in adapters
+    ]
+    average = load_file(merged / "model.safetensors")["classifier.weight"]
+    torch.testing.assert_close(average, (heads[0] + heads[1]) / 2)
+    assert not (merged / "heads").exists()
+    config = json.loads((merged / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    record = json.loads((merged / "alliage.json").read_text())
+    assert RECORD.items() <= record.items()
+    run(plan(load_recipe(found.path)), tmp_path / "best")
+    assert entropy(tmp_path / "best") == pytest.approx(found.score.value, abs=1e-6)
+
+
+def test_models_that_may_decide_other_things_are_no_soup(adapters, tasks, tmp_path):
+    turned = {"labels": ["positive", "negative"]}
+    (Path(adapters[1]) / "alliage.json").write_text(json.dumps(RECORD | turned))
+    with pytest.raises(UsageError, match=r"one: keeps a head of its own: .*Record one task"):
+        search_soup(adapters, "greedy", questions_of(tasks[:1]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -5,13 +5,12 @@ Both are streamed like any merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from os import cpu_count
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from alliage.checkpoints import Checkpoint, provenance
 from alliage.checkpoints import open as open_checkpoint
@@ -21,6 +20,7 @@ from alliage.checkpoints.reference import CONFIG, HEADS, read_json
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import OutputFolder
 from alliage.errors import Problem, UsageError
+from alliage.merging.engine.heads import head_settings
 from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.masks import base_of, task_file
 from alliage.merging.planning.plan import DEFAULT_MEMORY
@@ -28,18 +28,6 @@ from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.files import parse_recipe
 
 OnEvent = Callable[[str, int, int], None]
-
-# PEFT's type of task, or what Alliage's tuning recorded -> transformers' table of classes.
-_TABLES = {
-    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "token-classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
-}
 
 
 def apply(
@@ -158,7 +146,7 @@ def _seat_head(
     with donor as opened:
         folder.add_companions(opened)
     if config is not None:
-        folder.add_json(CONFIG, config | _decides(adapter, config, decided))
+        folder.add_json(CONFIG, config | head_settings(adapter, config, decided))
     facts = {key: decided[key] for key in ("task", "kind", "labels")}
     described = provenance.describe(
         "apply", record["recipe"], record["inputs"], folder.staging, **facts
@@ -171,36 +159,3 @@ def _seat_head(
     )
     folder.add_text("README.md", model_card(folder.out.name, summary, described))
     return sum((folder.staging / name).stat().st_size for name in names.values())
-
-
-def _decides(
-    adapter: Checkpoint,
-    config: Mapping[str, Any],
-    head: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What config.json must say of the head: the architecture, and the labels by number."""
-    found: dict[str, Any] = {}
-    architecture = _architecture(adapter, config, head["kind"])
-    if architecture is not None:
-        found["architectures"] = [architecture]
-    labels = head["labels"] or [f"LABEL_{number}" for number in range(head["num_labels"])]
-    found["id2label"] = dict(enumerate(labels))
-    found["label2id"] = {label: number for number, label in enumerate(labels)}
-    return found
-
-
-def _architecture(adapter: Checkpoint, config: Mapping[str, Any], kind: str | None) -> str | None:
-    """The adapted model's class; nothing where neither PEFT nor Alliage noted one."""
-    settings = adapter.adapter.raw if adapter.adapter is not None else {}
-    noted = settings.get("auto_mapping")
-    if isinstance(noted, Mapping) and isinstance(noted.get("base_model_class"), str):
-        return str(noted["base_model_class"])
-    table = _TABLES.get(str(settings.get("task_type") or kind))
-    if table is None:
-        return None
-    try:
-        from transformers.models.auto import modeling_auto
-    except ImportError:  # whoever loads the model names its class anyway
-        return None
-    name = getattr(modeling_auto, table).get(config.get("model_type"))
-    return name if isinstance(name, str) else None

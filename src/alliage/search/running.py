@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from alliage.errors import Problem, UsageError
 from alliage.evaluation.scoring import Settings
 from alliage.merging.engine.progress import subject
 from alliage.merging.planning.plan import DEFAULT_MEMORY
@@ -155,11 +156,13 @@ def search_soup(
         on_event: called with ("searching", done, total).
 
     Raises:
+        UsageError: the models are not known to decide the same.
         AlliageError: the models do not fit together, or a task has no head.
     """
     folder, machine = Path(out), machine or Machine()
-    folder.mkdir(parents=True, exist_ok=True)
     everyone = tuple(range(len(models)))
+    _refuse_own_heads(soups.weighted(models, everyone))
+    folder.mkdir(parents=True, exist_ok=True)
     tried: list[tuple[tuple[int, ...], Score]] = []
     total = 1 if kind == "uniform" else 2 * len(models) - 1
     with _candidates(soups.weighted(models, everyone), questions, folder, machine) as candidates:
@@ -182,6 +185,22 @@ def search_soup(
     )
     found = next(each for chosen, each in tried if chosen == best)
     return _finished(folder, soups.soup(models, best), found, questions, trials, candidates.notes)
+
+
+def _refuse_own_heads(recipe: MergeRecipe) -> None:
+    """A soup has one head, averaged like everything else."""
+    made = plan(recipe)
+    made.raise_problems()
+    problems = [
+        Problem(
+            name,
+            "keeps a head of its own: the models are not known to decide the same.",
+            "Record one task and the same labels, in one order, for all of them.",
+        )
+        for name in made.left_apart
+    ]
+    if problems:
+        raise UsageError(problems)
 
 
 def learn_coefficients(

@@ -177,6 +177,17 @@ class LowRankVector(Vector):
         """The base's parameters that the adapter replaces instead of adding factors to them."""
         return tuple(self._saved)
 
+    def take_in(self, heads: Mapping[str, str]) -> None:
+        """Count task heads that the adapter saved whole among its parameters.
+
+        Args:
+            heads: their names in the adapted model -> in the adapter's file, all of `heads`.
+        """
+        specs = self.adapter.specs()
+        self._saved |= heads
+        self.shapes |= {name: specs[stored].shape for name, stored in heads.items()}
+        self.heads = ()
+
     def block(
         self, parameter: str, start: int, stop: int, base: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -6,24 +6,38 @@ A head belongs to one task: averaging two of them means nothing. Each goes, with
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from alliage.checkpoints import Checkpoint, dtypes, provenance
 from alliage.checkpoints.labels import config_labels, head_outputs
+from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import HEADS, read_json
 from alliage.checkpoints.writer import OutputFolder, TensorWriter, plan_layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.values import widened
 from alliage.merging.planning.plan import Plan
+from alliage.vectors import LowRankVector
 
 _BLOCK = 2**20  # elements looked at together
 _KINDS = {
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
     "ForImageClassification": "image-classification",
+}
+
+# PEFT's type of task, or what Alliage's tuning recorded -> transformers' table of classes.
+_TABLES = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "token-classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
 }
 
 
@@ -53,6 +67,16 @@ def write_heads(plan: Plan, folder: OutputFolder) -> None:
         outputs = head_outputs({name: specs[stored].shape for name, stored in bare.items()})
         described = _describe(source, outputs)
         folder.add_json(f"{HEADS}/{folder_name(vector.name)}/head.json", described)
+
+
+def merged_head(plan: Plan) -> dict[str, Any] | None:
+    """What a head decides that adapters saved and that was merged with the rest; else nothing."""
+    first = plan.vectors[0]
+    if not isinstance(first, LowRankVector):
+        return None
+    names = [name for name in first.saved_whole if is_task_head(name)]
+    shapes = {name: first.shapes[name] for name in names}
+    return _describe(first.adapter, head_outputs(shapes)) if shapes else None
 
 
 def _check(source: Checkpoint, names: Iterable[str]) -> None:
@@ -100,3 +124,34 @@ def _describe(source: Checkpoint, outputs: int) -> dict[str, Any]:
         "labels": list(labels) if labels else None,
         "num_labels": len(labels) if labels else outputs,
     }
+
+
+def head_settings(
+    adapter: Checkpoint, config: Mapping[str, Any], head: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What config.json must say of the head: the architecture, and the labels by number."""
+    found: dict[str, Any] = {}
+    architecture = _architecture(adapter, config, head["kind"])
+    if architecture is not None:
+        found["architectures"] = [architecture]
+    labels = head["labels"] or [f"LABEL_{number}" for number in range(head["num_labels"])]
+    found["id2label"] = dict(enumerate(labels))
+    found["label2id"] = {label: number for number, label in enumerate(labels)}
+    return found
+
+
+def _architecture(adapter: Checkpoint, config: Mapping[str, Any], kind: str | None) -> str | None:
+    """The adapted model's class; nothing where neither PEFT nor Alliage noted one."""
+    settings = adapter.adapter.raw if adapter.adapter is not None else {}
+    noted = settings.get("auto_mapping")
+    if isinstance(noted, Mapping) and isinstance(noted.get("base_model_class"), str):
+        return str(noted["base_model_class"])
+    table = _TABLES.get(str(settings.get("task_type") or kind))
+    if table is None:
+        return None
+    try:
+        from transformers.models.auto import modeling_auto
+    except ImportError:  # whoever loads the model names its class anyway
+        return None
+    name = getattr(modeling_auto, table).get(config.get("model_type"))
+    return name if isinstance(name, str) else None

@@ -11,6 +11,7 @@ from alliage.checkpoints.card import model_card
 from alliage.checkpoints.reference import ADAPTER_CONFIG, CONFIG
 from alliage.checkpoints.writer import OutputFolder
 from alliage.merging.engine.factors import lora_settings
+from alliage.merging.engine.heads import head_settings, merged_head
 from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.scales import scaling_settings
 from alliage.merging.planning.layer_settings import restacked
@@ -34,14 +35,20 @@ def write_settings(plan: Plan, folder: OutputFolder) -> None:
     if plan.layer_sources is not None:
         sources = [(donor.config or {}, layer) for donor, layer in plan.layer_sources]
         config = restacked(config, sources)
+    head = merged_head(plan)
+    if head is not None:
+        config |= head_settings(plan.vectors[0].checkpoints[0], config, head)
     folder.add_json(CONFIG, config)
 
 
 def write_provenance(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
     """alliage.json and the model card."""
+    head = merged_head(plan) or {}
+    facts = {key: head[key] for key in ("task", "kind", "labels") if head.get(key)}
     record: dict[str, Any] = provenance.describe(
-        "merge", _recipe(plan), _inputs(plan, notify), folder.staging, method=plan.method.name
-    )
+        "merge", _recipe(plan), _inputs(plan, notify), folder.staging, method=plan.method.name,
+        **facts,
+    )  # fmt: skip
     folder.add_json(provenance.FILE, record)
     names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)
     summary = f"A merge of {names} by `{plan.method.name}` ({plan.method.paper})." + (

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alliage.checkpoints import TensorSpec
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.writer import plan_layout
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan, Source
-from alliage.vectors import TaskVector
+from alliage.vectors import LowRankVector, TaskVector, Vector
+from alliage.vectors.matching import decide_alike
 
 
 def set_heads_apart(made: Plan) -> None:
-    """Keep each model's own task heads beside what is merged."""
+    """Keep each model's own task heads beside what is merged.
+
+    Adapters that all decide the same save heads that a method of whole weights merges as it merges
+    those of full models.
+    """
+    if made.method.space == "weight":
+        _take_in_heads(made.vectors)
     full = [vector for vector in made.vectors if isinstance(vector, TaskVector)]
     for vector in full:  # a head that some models decide other things with is nobody's to merge
         vector.set_apart(
             [n for n in vector.shapes if is_task_head(n) and any(n not in v.shapes for v in full)]
         )
     made.left_apart = {vector.name: vector.heads for vector in made.vectors if vector.heads}
+
+
+def _take_in_heads(vectors: Sequence[Vector]) -> None:
+    adapters = [vector for vector in vectors if isinstance(vector, LowRankVector)]
+    heads = [
+        {name: stored for name, stored in v.adapter.adapter_saved.items() if stored in v.heads}
+        for v in adapters
+    ]
+    shapes = [
+        {name: v.adapter.specs()[stored].shape for name, stored in own.items()}
+        for v, own in zip(adapters, heads, strict=True)
+    ]
+    if len(adapters) < len(vectors) or any(own != shapes[0] for own in shapes):
+        return
+    first, known = adapters[0].adapter, adapters[0].base.specs()
+    if any(name in known and known[name].shape != shape for name, shape in shapes[0].items()):
+        return
+    if all(v.adapter.path == first.path or decide_alike(first, v.adapter) for v in adapters):
+        for vector, own in zip(adapters, heads, strict=True):
+            vector.take_in(own)
 
 
 def lay_out(

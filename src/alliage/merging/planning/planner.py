@@ -180,9 +180,11 @@ def _plan_blocks(made: Plan) -> None:
     recipe = made.recipe
     layers = layer_count(base.specs())
     constant = None if recipe.varies() else recipe.arguments_for("", 0.0)
-    names = [name for name in base.specs() if name not in base.ties and name not in made.dropped]
-    for name in names:
-        spec = base.specs()[name]
+    heads = {n: made.vectors[0].source(n) for n in sorted(changed) if n not in base.specs()}
+    specs = {**base.specs(), **heads}  # heads that all adapters saved, and their base has not
+    for name, spec in specs.items():
+        if name in base.ties or name in made.dropped:
+            continue
         if name not in changed:
             lay_out(made, name, spec, (), {})
             continue
