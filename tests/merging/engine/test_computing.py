@@ -10,20 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from alliage.errors import AlliageError
-from alliage.merging import method, parse_recipe, plan, run
-from alliage.merging.registry import _REGISTRY
+from alliage.merging import parse_recipe, plan, run
 from tests.merging.test_odd_inputs import recipe, store, three
 
 # -- whole matrices
-
-
-@pytest.fixture
-def plug_in():
-    """Registers methods for one test."""
-    before = set(_REGISTRY)
-    yield method
-    for name in set(_REGISTRY) - before:
-        del _REGISTRY[name]
 
 
 @pytest.fixture

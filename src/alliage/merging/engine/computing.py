@@ -18,6 +18,7 @@ from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block
+from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import NUMPY, all_finite, draws, narrowed, widened
 from alliage.merging.kernels import Seen
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan
@@ -275,11 +276,13 @@ class TorchComputing(Computing):
                 return Seen()
             shaped = tensors.reshape(len(tensors), *tensor.spec.shape)
             turned = stores_inputs_first(self.plan, tensor)
-            merged = method.function(shaped.mT if turned else shaped, **given)
-            merged = merged.mT if turned else merged
+            shaped = shaped.mT if turned else shaped
+            merged = method.function(shaped, **given)
+            merged = merged_tensor(merged, method, tensor.name, shaped.shape[1:])
+            merged = (merged.mT if turned else merged).reshape(-1)
         else:
             merged = method.function(tensors, **given)
-        merged = merged.reshape(-1)
+            merged = merged_tensor(merged, method, tensor.name, tensors.shape[1:])
         result = base + merged if method.space == "delta" else merged
         stored = result.to(dtypes.torch_dtype(tensor.dtype)).cpu().contiguous()
         if not stored.isfinite().all():

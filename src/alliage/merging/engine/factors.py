@@ -15,6 +15,7 @@ from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import for_each
 from alliage.merging.engine.passes import OnEvent
+from alliage.merging.engine.returned import merged_factors
 from alliage.merging.engine.rule_passes import rule_passes
 from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
@@ -140,7 +141,9 @@ def _walk(
         given = _arguments(plan, module)
         if applying is not None:
             given["apply"] = applying(module)
-        use(module, plan.method.function(B, A, **given))
+        merged = plan.method.function(B, A, **given)
+        sizes = B[0].shape[0], A[0].shape[1]
+        use(module, merged_factors(merged, plan.method, module.name, sizes, module.rank))
 
     with one_torch_thread():
         for_each(

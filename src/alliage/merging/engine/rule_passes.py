@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import draws
 from alliage.merging.planning.factors import MergedModule
 from alliage.merging.planning.plan import Plan
@@ -89,8 +90,8 @@ class RulePasses:
                     for key, value in group.shared.items()
                 }
                 self._look(group, place, tensors, given)
-            merged: Tensor = self._rule.function(tensors, **given)
-            return merged
+            merged = self._rule.function(tensors, **given)
+            return merged_tensor(merged, self._rule, module.name, tensors.shape[1:])
 
         return apply
 

@@ -8,6 +8,7 @@ from alliage.checkpoints import dtypes
 from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.passes import OnEvent
+from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import draws
 from alliage.merging.planning.adapter_names import merged_settings
 from alliage.merging.planning.plan import Plan
@@ -83,8 +84,8 @@ def _merged(plan: Plan, group: list[MergedScales]) -> Tensor:
         parts = [draws(seed, f"{s.name}.ia3_l", models, 0, s.numel) for s in group]
         arguments["uniform"] = torch.cat(parts, dim=1)
     origin = 1.0 if method.space == "delta" else 0.0
-    merged: Tensor = method.function(tensors - origin, **arguments)
-    return merged + origin
+    merged = method.function(tensors - origin, **arguments)
+    return merged_tensor(merged, method, group[0].name, tensors.shape[1:]) + origin
 
 
 def _scales(vector: ScalingVector, scales: MergedScales) -> Tensor:
