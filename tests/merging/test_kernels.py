@@ -26,7 +26,7 @@ WEIGHTS = ([1.0], [0.5, -0.3], [1.0, 0.0, 2.0], [0.1, 0.2, 0.3, 0.7], [-1.0, 1.0
            [1e4, -1e4, 0.1, 0.2, 0.3, 0.1, 1e-7, 0.7, 5.0])  # fmt: skip
 TYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 VOTES, ZEROS = ("weighted", "sum", "count", "none"), ("majority", "positive", "drop")
-COMBINES = ("mean", "sum", "sum_by_count", "mean_of_all")
+COMBINES = ("mean", "signed_mean", "sum", "sum_by_count", "mean_of_all")
 
 
 def values(shape, code, seed):

@@ -13,8 +13,8 @@ vote      mergekit: sgn Σ wᵢτ̂ᵢ, and wᵢτ̂ᵢ has to agree; PEFT: sgn 
           sgn Σ τ̂ᵢ.
 zero sum  mergekit and PEFT: positive; FusionBench: the majority of all signs, and negative where
           there is none; sd-mecha: nothing stays.
-combine   mergekit: Σwτ̂/Σw, a Σw of exactly 0 taken as 1; PEFT: Σwτ̂ by the number that agree;
-          FusionBench: the sum; sd-mecha: the mean.
+combine   mergekit: Σwτ̂/Σw, negative w too, a Σw of exactly 0 taken as 1; PEFT: Σwτ̂ by the number
+          that agree; FusionBench: the sum; sd-mecha: the mean.
 """
 
 from __future__ import annotations
@@ -119,6 +119,11 @@ def mergekit(peers, tmp_path_factory) -> dict[str, Tensor]:
         "dare": on_zero(DELTAS, "dare_linear", **DARE),
         "dare, not rescaled": on_zero(DELTAS, "dare_linear", rescale=False, **DARE),
         "dare ties": on_zero(DELTAS, "dare_ties", **DARE),
+        "taken away": on_zero(DELTAS[:1], "ties", weight=[-1.0]),
+        "nearly opposite": on_zero(DELTAS[:2], "ties", weight=[1.0, -0.99]),
+        "dare ties, taken away": on_zero(
+            DELTAS, "dare_ties", normalize=True, **DARE | {"weight": [1.0, -0.99, -0.4]}
+        ),
     }  # fmt: skip
     for name, shares in WEIGHTS.items():
         questions[f"linear {name}"] = of_models(DELTAS, "linear", weight=shares[:3])
@@ -161,6 +166,18 @@ def test_task_arithmetic_is_mergekits(mergekit):
 def test_what_mergekits_settings_of_ties_mean_here(mergekit, name, changes):
     settings = {"weight": WEIGHTS["unequal"][:3], "density": 0.4} | changes
     assert torch.equal(ours("mergekit", "ties", DELTAS, **settings), mergekit[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"), [("taken away", [-1.0]), ("nearly opposite", [1.0, -0.99])]
+)
+def test_mergekit_divides_by_negative_weights_and_we_by_their_magnitudes(mergekit, name, weight):
+    deltas = DELTAS[: len(weight)]
+    assert torch.equal(ours("mergekit", "ties", deltas, weight=weight), mergekit[name])
+    plain = ours("mergekit", "ties", deltas, weight=weight, combine="mean")
+    wrong = mergekit[name].abs() > 1.01 * plain.abs()
+    wrong |= mergekit[name].sign() != plain.sign()
+    assert bool(wrong.any())
 
 
 def test_ties_of_many_models_is_mergekits_but_for_the_order_of_its_sums(mergekit):
@@ -223,6 +240,19 @@ def drawn(deltas: Tensor, density: float) -> Tensor:
     torch.manual_seed(0)
     stays = torch.stack([torch.bernoulli(torch.full_like(delta, density)) for delta in deltas])
     return torch.where(stays > 0, density / 2, (1 + density) / 2)
+
+
+def test_dare_ties_divides_by_negative_weights_where_mergekits_does(mergekit):
+    given = DARE | {"weight": [1.0, -0.99, -0.4], "combine": "signed_mean"}
+    found = ours("mergekit", "dare_ties", DELTAS, uniform=drawn(DELTAS, 0.4), **given)
+    total = ours(
+        "mergekit", "dare_ties", DELTAS, uniform=drawn(DELTAS, 0.4), **given | {"combine": "sum"}
+    )
+    # the norms as below; what divides is 0.01 at the least, a difference of two weights
+    bound = 32 * EPS * (found.abs() + 100 * DELTAS.abs().sum(dim=0) / 0.4)
+    expected = mergekit["dare ties, taken away"]
+    assert bool(((found - expected).abs() <= bound).all())
+    assert bool((found.sign() != total.sign()).any())  # turned round by Σw < 0
 
 
 @pytest.mark.parametrize(

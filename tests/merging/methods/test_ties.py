@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alliage.merging import ties
+from alliage.merging import get_method, ties
 from alliage.merging.methods.ties import MajoritySign
 from alliage.merging.thresholds import magnitude_thresholds, trim_rank
 
@@ -43,6 +43,35 @@ def test_weights_enter_vote_and_mean():
     # votes: 3·1 - 1·2 > 0; mean of agreeing: 1; and (3·4 + 1·8) / 4 = 5
     merged = ties(deltas, weight=torch.tensor([3.0, 1.0]), density=1.0)
     assert torch.equal(merged, torch.tensor([1.0, 5.0]))
+
+
+def test_the_mean_of_what_agrees_has_the_elected_sign_whatever_the_weights():
+    # one task taken away: its vote is -3, and the mean -1·3 / 1
+    assert ties(torch.tensor([[3.0]]), weight=-1.0, density=1.0).tolist() == [-3.0]
+    deltas = torch.tensor([[2.0, 1.0, -4.0], [-4.0, 3.0, 2.0]])
+    # weights 1 and -½: votes 2+2, 1-1.5 and -4-1; means 4/1.5, -1.5/½ and -5/1.5
+    merged = ties(deltas, weight=[1.0, -0.5], density=1.0)
+    torch.testing.assert_close(merged, torch.tensor([8 / 3, -3.0, -10 / 3]))
+    # nearly opposite weights stay a mean: (2 + 0.99·4) / 1.99, where Σw is 0.01
+    merged = ties(deltas[:, :1], weight=[1.0, -0.99], density=1.0)
+    torch.testing.assert_close(merged, torch.tensor([5.96 / 1.99]))
+    # of all: what agrees, by 1.5 in every place
+    merged = ties(deltas, weight=[1.0, -0.5], density=1.0, combine="mean_of_all")
+    torch.testing.assert_close(merged, torch.tensor([4 / 1.5, -1.0, -5 / 1.5]))
+    # mergekit's: 4/½, -1.5/-½ and -5/½
+    merged = ties(deltas, weight=[1.0, -0.5], density=1.0, combine="signed_mean")
+    torch.testing.assert_close(merged, torch.tensor([8.0, 3.0, -10.0]))
+
+
+@pytest.mark.parametrize("name", ["ties", "dare_ties", "della", "breadcrumbs_ties"])
+def test_the_whole_family_keeps_the_elected_sign(name):
+    deltas = torch.randn(3, 20, 30, generator=torch.Generator().manual_seed(1))
+    weight, merge = [1.0, -0.99, -0.4], get_method(name)
+    mean, total = (
+        merge(deltas, weight=weight, density=0.6, combine=how) for how in ("mean", "sum")
+    )
+    assert torch.equal(mean.sign(), total.sign())
+    assert bool((mean.abs() <= total.abs() / 0.4 * (1 + 1e-6)).all())  # by Σ|w| of one at least
 
 
 def test_equal_magnitudes_at_the_threshold_all_stay():

@@ -125,7 +125,7 @@ def test_ties_with_gradients_and_filters():
     attention = recipe.arguments_for(layer(0, "self_attn.q"), 0.0)
     assert attention["density"] == [1.0, 0.5, 0.33]
     assert attention["weight"] == [1.0, 0.0, 0.0]
-    assert (mlp["trim"], mlp["combine"], mlp["scale"]) == ("tensor", "mean", 1.0)
+    assert (mlp["trim"], mlp["combine"], mlp["scale"]) == ("tensor", "signed_mean", 1.0)
 
 
 def test_ties_that_does_not_normalize_sums():
@@ -199,7 +199,7 @@ parameters:
     arguments = recipe.arguments_for(layer(0, "attn"), 0.5)
     assert arguments["weight"] == [0.1]
     assert arguments["density"] == [1.0]
-    assert (arguments["combine"], arguments["scale"]) == ("mean", 0.5)
+    assert (arguments["combine"], arguments["scale"]) == ("signed_mean", 0.5)
     assert recipe.arguments_for(layer(0, "mlp"), 0.5)["scale"] == 2.0
 
 

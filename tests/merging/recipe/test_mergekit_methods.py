@@ -27,7 +27,7 @@ def test_della_is_ours_with_elected_signs_and_della_linear_ours_without():
     arguments = recipe.arguments_for("w", 0.0)
     assert (recipe.method, recipe.refs) == ("della", ("x", "y"))
     assert (arguments["epsilon"], arguments["density"]) == ([0.1, 0.15], [0.4, 0.4])
-    assert (arguments["combine"], arguments["rescale"]) == ("mean", "l1")
+    assert (arguments["combine"], arguments["rescale"]) == ("signed_mean", "l1")
     linear = read(SPARSE.replace("della", "della_linear")).arguments_for("w", 0.0)
     assert (linear["rescale"], "combine" in linear) == ("l1", False)
     found = messages(SPARSE.replace("della", "della_linear").replace("1,", "1, normalize: true,"))

@@ -13,7 +13,7 @@ from alliage.merging.kernels.magnitudes import Stored, measure, sample
 __all__ = ["measure", "merge", "sample"]
 
 _VOTES = {"weighted": 0, "sum": 1, "count": 2, "none": 3}
-_COMBINE = {"mean": 0, "sum_by_count": 1, "sum": 2, "mean_of_all": 3}
+_COMBINE = {"mean": 0, "sum_by_count": 1, "sum": 2, "mean_of_all": 3, "signed_mean": 4}
 
 
 def merge(base: Stored, models: Stored, out: Stored, **arguments: Any) -> Seen:
@@ -116,7 +116,8 @@ def _ties(
             shares[i] = zero
         for k in range(n):
             row, weight = rows[k], weights[k]
-            share = weight if combine == 0 or combine == 3 else one
+            share = abs(weight) if combine == 0 or combine == 3 else one
+            share = weight if combine == 4 else share
             for i in range(size):
                 value = row[i] * weight
                 voter = value if vote == 0 else row[i]

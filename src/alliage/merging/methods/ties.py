@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Vote = Literal["weighted", "sum", "count", "none"]
 Zero = Literal["majority", "positive", "drop"]
-Combine = Literal["mean", "sum", "sum_by_count", "mean_of_all"]
+Combine = Literal["mean", "signed_mean", "sum", "sum_by_count", "mean_of_all"]
 
 
 class MajoritySign:
@@ -48,7 +48,7 @@ class MajoritySign:
     space="delta",
     paper="arXiv:2306.01708",
     departures="Weights wᵢ are not in the paper: they multiply the trimmed vectors in the vote and "
-    "in the mean; equal weights are the paper's method. Where the signs of all parameters balance "
+    "in the mean, which divides by their magnitudes; equal weights are the paper's method. Where the signs of all parameters balance "
     "exactly, votes that cancel take the negative side, as the authors' code does. trim, kept, "
     "vote, zero and combine are other projects' readings of the paper and its own ablations "
     "(section 7.3): vote none elects nothing, combine mean_of_all is the mean that is not "
@@ -81,7 +81,7 @@ def ties(
 
     Args:
         deltas: [n, ...], the task vectors, whole unless `thresholds` is given.
-        weight: wᵢ, each model's say in vote and mean.
+        weight: wᵢ, each model's say in vote and mean; a negative one takes a task away.
         density: Kᵢ, the share of entries that trimming keeps; 0.2 in the paper.
         scale: λ; 1 is the paper's recipe without a validation set.
         trim: what is trimmed as one vector: the model, as in the paper, a module or a tensor.
@@ -91,8 +91,10 @@ def ties(
         vote: γ is the sign of Σ wᵢτ̂ᵢ, of the "sum" Σ τ̂ᵢ, or of the "count" Σ sgn τ̂ᵢ; "none": no
             sign is elected, and all that trimming keeps agrees.
         zero: where the vote is zero: the majority of all signs, positive, or drop the entry.
-        combine: what agrees becomes its "mean" Σwτ̂/Σw, its "sum" Σwτ̂, "sum_by_count", Σwτ̂ divided
-            by how many agree, or "mean_of_all", Σwτ̂ divided by the Σw of all models.
+        combine: what agrees becomes its "mean" Σwτ̂/Σ|w|, which has the sign of a weighted vote;
+            "signed_mean", Σwτ̂/Σw, mergekit's, which negative weights can turn round or blow up; its
+            "sum" Σwτ̂; "sum_by_count", Σwτ̂ divided by how many agree; or "mean_of_all", Σwτ̂ divided
+            by the Σ|w| of all models.
         thresholds: [n], the tᵢ of the whole vectors, for a block of them.
         quota: [n], how many entries equal to tᵢ a block keeps, its first ones; −1: all.
         majority: 1, −1 or 0, the majority sign of the whole merge, for a block of it.
@@ -123,9 +125,10 @@ def ties(
         agrees = entry != 0 if everyone else agrees
         total += torch.where(agrees, weighted, 0.0)
         if combine == "mean_of_all":
-            shares += factor
+            shares += factor.abs()
         elif combine != "sum":
-            shares += agrees * (factor if combine == "mean" else 1.0)
+            share = {"mean": factor.abs(), "signed_mean": factor}.get(combine, 1.0)
+            shares += agrees * share
     if combine != "sum":
         total = total.div_(shares.where(shares != 0, 1.0))
     return total.mul_(scale)

@@ -16,11 +16,12 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # mergekit 0.1.5. Which of equal magnitudes stay is not defined there; here the first do.
     ("mergekit", "ties"): {
         "density": 1.0, "trim": "tensor", "kept": "count_or_one", "zero": "positive",
+        "combine": "signed_mean",
     },
     ("mergekit", "task_arithmetic"): {"scale": 1.0},
     ("mergekit", "dare_ties"): {"density": 1.0, "rescale": "l1", "combine": "sum"},
     ("mergekit", "dare_linear"): {"density": 1.0, "rescale": "l1"},
-    ("mergekit", "della"): {"density": 1.0, "rescale": "l1"},
+    ("mergekit", "della"): {"density": 1.0, "rescale": "l1", "combine": "signed_mean"},
     ("mergekit", "della_linear"): {"density": 1.0, "rescale": "l1"},
     ("mergekit", "breadcrumbs"): {"density": 1.0},
     ("mergekit", "breadcrumbs_ties"): {"density": 1.0, "combine": "sum"},

@@ -52,7 +52,7 @@ class MergekitMethod:
 
 
 _AS_IT_IS = {True: True, False: False}
-_COMBINE = MergekitParameter("combine", values={True: "mean", False: "sum"})
+_COMBINE = MergekitParameter("combine", values={True: "signed_mean", False: "sum"})
 _RESCALE = MergekitParameter("rescale", values={True: "l1", False: "none"})
 _NEVER = MergekitParameter("", values=_AS_IT_IS, only=False)
 _WEIGHT = MergekitParameter("weight", per_model=True, required=True)
