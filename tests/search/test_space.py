@@ -68,6 +68,20 @@ def test_several_methods_and_a_value_for_every_model(search):
     assert ties.parameters == {"density": 0.3, "vote": "sum", "kept": "count"}
 
 
+def test_a_method_without_parameters_is_one_point(search):
+    found = search([{"method": "average"}, {"parameters": {"scale": [1, 2]}}])
+    points = [(space.method, values) for space, values in found.grid()]
+    assert points == [("average", {}), ("ties", {"scale": 1}), ("ties", {"scale": 2})]
+    assert found.recipe_at(found.grid()[0]).method == "average"
+
+
+def test_a_wrong_entry_is_one_problem(search):
+    with pytest.raises(UsageError) as caught:
+        search([{"method": 3}])
+    (problem,) = caught.value.problems
+    assert problem.what.startswith("search.0.method: ")
+
+
 def test_endless_values_have_no_grid(search):
     assert search({"parameters": {"scale": {"low": 0, "high": 1}}}).grid() is None
     assert (
@@ -94,7 +108,11 @@ def test_endless_values_have_no_grid(search):
         ({"parameters": {"kept": ["kth", "kht"]}}, "must be one of .*got 'kht'"),
         ({"parameters": {"vote": {"low": 0, "high": 1}}}, "low and high are for numbers"),
         ({"parameters": {"scale": {"values": [1], "each": True}}}, "one value for all models"),
-        ({"parameters": {}}, "at least 1 item"),
+        ([], "search: .*nothing to try"),
+        (
+            {"method": "dare_ties", "parameters": {"seed": {"low": 1, "high": 3, "step": 0.5}}},
+            r"dare_ties.seed: must be a whole number, got 1\.5",
+        ),
         ({"paramters": {"scale": [1]}}, "Did you mean 'parameters'"),
         ([{"parameters": {"scale": [1]}}, {"parameters": {"density": [1]}}], "ties is there twice"),
     ],

@@ -9,7 +9,8 @@ In a recipe's own file, beside its models, or in a file of its own:
         scale: {low: 0.8, high: 3.0, step: 0.1}  # from low to high
         weight: {low: 0, high: 1, each: true}    # one of its own for every model
 
-Several methods are a list of such entries. A preset stands for the grid of a paper.
+Several methods are a list of such entries; one without parameters is tried as the recipe has it. A
+preset stands for the grid of a paper.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from alliage import recipes
 from alliage.errors import Problem, UsageError, nearest
@@ -104,9 +113,14 @@ class Range(BaseModel):
             what = "low and high are for numbers."
             yield Problem(where, what, f"List values, such as {declared.choices or 'true'}.")
             return
-        for value in self.values or (self.low, self.high):
-            if wrong := declared.check(value):
-                yield Problem(where, f"{wrong}, got {recipes.shown(value)}.")
+        listed = self.values or (self.low, self.high)
+        wrong = [(value, declared.check(value)) for value in listed]
+        if not any(problem for _, problem in wrong):  # between the ends a step may go wrong
+            between = ((value, declared.check(value)) for value in self.grid(declared) or ())
+            wrong = list(islice((each for each in between if each[1]), 1))
+        for value, problem in wrong:
+            if problem:
+                yield Problem(where, f"{problem}, got {recipes.shown(value)}.")
 
 
 class Space(BaseModel):
@@ -115,7 +129,7 @@ class Space(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str | None = Field(None, description="The recipe's own by default.")
-    parameters: dict[str, Range] = Field(min_length=1, description="Name -> values.")
+    parameters: dict[str, Range] = Field({}, description="Name -> values.")
 
 
 class _Section(BaseModel):
@@ -123,13 +137,20 @@ class _Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    search: tuple[Space, ...] = Field(min_length=1)
+    search: tuple[Space, ...]
 
     @model_validator(mode="before")
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
         if isinstance(given, dict) and isinstance(given.get(SEARCH), dict):
             return {**given, SEARCH: [given[SEARCH]]}
+        return given
+
+    @field_validator(SEARCH)
+    @classmethod
+    def _not_empty(cls, given: tuple[Space, ...]) -> tuple[Space, ...]:
+        if not given:  # said of nothing else: pydantic also says it where all entries are wrong
+            raise ValueError("says nothing to try")
         return given
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.recipe.schema import MergeRecipe
+from alliage.merging.signature import Parameter
 from alliage.search.candidates import Score
 from alliage.search.space import DIGITS, Point, Range, Search, gathered
 
@@ -99,7 +101,7 @@ def search(
         if on_event is not None:
             on_event("searching", len(done), total)
         wanted = None if points is None else points[len(done)]
-        point, running = _ask(study, space, wanted, seed + len(done))
+        point, running = _ask(study, space, wanted, _seed(seed, len(done)))
         method, values = str(point[0].method), point[1]
         started = time.perf_counter()
         known = tried.get(_key(method, values))
@@ -206,6 +208,8 @@ def _finished(study: Any) -> list[Trial]:
     """The trials that came to their end; what was interrupted is tried again."""
     from optuna.trial import TrialState
 
+    while study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        _tell(study, study.ask().number, None)  # wanted by a search that was killed before it began
     found = []
     for kept in study.get_trials(deepcopy=False):
         plain = kept.user_attrs.get(_TRIAL)
@@ -239,6 +243,11 @@ def _trial(plain: Mapping[str, Any]) -> Trial:
     return Trial(**{**plain, "score": score})
 
 
+def _seed(seed: int, done: int) -> int:
+    """A seed for every draw: those of neighbouring searches have none in common."""
+    return int(np.random.SeedSequence([seed, done]).generate_state(1)[0])
+
+
 def _ask(study: Any, space: Search, wanted: Point | None, seed: int) -> tuple[Point, Any]:
     """The wanted point, or the one that the sampler chooses, and its trial."""
     import optuna
@@ -246,15 +255,13 @@ def _ask(study: Any, space: Search, wanted: Point | None, seed: int) -> tuple[Po
     methods = [str(each.method) for each in space.spaces]
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     if wanted is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the class may change some day
-            study.sampler = optuna.samplers.PartialFixedSampler(_flat(space, wanted), study.sampler)
+        study.enqueue_trial(_flat(space, wanted))
     running = study.ask()
     method = running.suggest_categorical(_METHOD, methods)
     chosen = space.spaces[methods.index(method)]
     axes = space.axes(chosen)
     values = [
-        _suggest(running, _label(method, name, model), given, declared.kind is int)
+        _suggest(running, _label(method, name, model), given, declared)
         for name, model, given, declared in axes
     ]
     names = [axis[:2] for axis in axes]
@@ -275,13 +282,15 @@ def _label(method: str, parameter: str, model: int | None) -> str:
     return f"{method}.{parameter}" + ("" if model is None else f"[{model}]")
 
 
-def _suggest(running: Any, label: str, given: Range, whole: bool) -> Any:
+def _suggest(running: Any, label: str, given: Range, declared: Parameter) -> Any:
     if given.values:
         return running.suggest_categorical(label, given.values)
+    grid, whole = given.grid(declared), declared.kind is int
     assert given.low is not None
     assert given.high is not None
+    high = given.high if grid is None else grid[-1]  # where the steps from low end
     if whole:
         step = int(given.step or 1)
-        return running.suggest_int(label, int(given.low), int(given.high), step=step, log=given.log)
-    found = running.suggest_float(label, given.low, given.high, step=given.step, log=given.log)
+        return running.suggest_int(label, int(given.low), int(high), step=step, log=given.log)
+    found = running.suggest_float(label, given.low, high, step=given.step, log=given.log)
     return found if given.step is None else round(found, DIGITS)
