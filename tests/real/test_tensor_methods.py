@@ -52,6 +52,7 @@ SPHERES = {
     "pair": draw(2, 20, 15, seed=11),
 }
 STEPS = {name: 0.3 * BASE + tensors for name, tensors in SPHERES.items()}
+STEPS["opposed"] = torch.stack([STEPS["pair"][0], 0.5 * STEPS["pair"][1] - 0.6 * STEPS["pair"][0]])
 
 
 def near(found: Tensor, expected: Tensor) -> None:
@@ -188,8 +189,18 @@ def test_karcher_is_mergekits(mergekit, name):
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("filter_wise", [False, True])
 def test_model_stock_is_mergekits(mergekit, name, filter_wise):
-    found = get_method("model_stock")(seen_from_base(STEPS[name]), filter_wise=filter_wise)
+    given = {"filter_wise": filter_wise, **preset("mergekit", "model_stock")}
+    found = get_method("model_stock")(seen_from_base(STEPS[name]), **given)
     near(BASE + found, mergekit[f"model_stock {name} {filter_wise}"])
+
+
+@pytest.mark.parametrize("filter_wise", [False, True])
+def test_model_stock_goes_backwards_in_mergekit_where_ours_stays(mergekit, filter_wise):
+    steps = seen_from_base(STEPS["opposed"])
+    theirs = mergekit[f"model_stock opposed {filter_wise}"] - BASE
+    assert float((theirs * steps.mean(dim=0)).sum()) < 0
+    found = get_method("model_stock")(steps, filter_wise=filter_wise)
+    assert float((found * steps.mean(dim=0)).sum()) >= 0
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +211,7 @@ def sd_mecha(peers, tmp_path_factory) -> dict[str, Tensor]:
     }
     stock = {"method": "model_stock", "space": "delta"}
     questions["stock"] = Question("merge", {"tensors": STEPS["pair"]}, stock)
+    questions["stock, opposed"] = Question("merge", {"tensors": STEPS["opposed"]}, stock)
     return peers.ask("ask_sd_mecha_tensors.py", questions, tmp_path_factory.mktemp("sd_mecha"))
 
 
@@ -211,4 +223,7 @@ def test_the_geometric_median_is_sd_mechas(sd_mecha, name):
 
 
 def test_model_stock_of_two_models_by_rows_is_sd_mechas(sd_mecha):
-    near(get_method("model_stock")(STEPS["pair"], filter_wise=True), sd_mecha["stock"])
+    given = {"filter_wise": True, **preset("sd_mecha", "model_stock")}
+    near(get_method("model_stock")(STEPS["pair"], **given), sd_mecha["stock"])
+    opposed = get_method("model_stock")(STEPS["opposed"], **given)
+    near(opposed, sd_mecha["stock, opposed"])

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alliage.errors import UsageError
 from alliage.merging import get_method, parse_recipe
@@ -22,6 +24,29 @@ def test_worked_out_by_hand():
     close(model_stock(torch.ones(3, 4)), torch.ones(4))
     # cosines 1, 0 and 0: c = ⅓, t = 3·⅓ / (1 + 2·⅓) = 3/5, of the average (⅔, ⅓)
     close(model_stock(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])), [0.4, 0.2])
+
+
+def test_task_vectors_that_point_apart_leave_the_base():
+    # c = -0.9988 and the formula's t = -1601, of an average (0, 0.025)
+    nearly = torch.tensor([[1.0, 0.0], [-1.0, 0.05]])
+    assert not model_stock(nearly).any()
+    assert model_stock(nearly, bounded=False)[1] < -40
+    # c = -0.6: t = -1.2 / 0.4 = -3 of the average (0.2, 0.4)
+    apart = torch.tensor([[1.0, 0.0], [-0.6, 0.8]])
+    close(model_stock(apart, bounded=False), [-0.6, -1.2])
+    # each row by itself: the first is left, the second, c = ½, goes on as before
+    rows = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[-0.6, 0.8], [0.5, math.sqrt(3) / 2]]])
+    close(model_stock(rows, filter_wise=True), [[0.0, 0.0], [0.5, math.sqrt(3) / 6]])
+
+
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_it_never_leaves_the_way_from_the_base_to_the_average(models, size, seed):
+    deltas = torch.randn(models, size, generator=torch.Generator().manual_seed(seed))
+    average = deltas.mean(dim=0)
+    merged = model_stock(deltas)
+    assert float(merged @ average) >= 0
+    assert float(merged.norm()) <= float(average.norm()) * (1 + 1e-5)
 
 
 def test_each_row_by_itself_worked_out_by_hand():
@@ -55,8 +80,10 @@ def test_small_steps_have_the_same_angles_as_large_ones():
 
 def test_steps_that_cancel_and_models_without_any():
     one = torch.tensor([1.0, 2.0])
-    assert not model_stock(torch.stack([one, -one])).any()
-    assert not model_stock(torch.stack([one, -3 * one])).any()  # whose average is not zero
+    for bounded in (True, False):
+        assert not model_stock(torch.stack([one, -one]), bounded=bounded).any()
+        # whose average is not zero
+        assert not model_stock(torch.stack([one, -3 * one]), bounded=bounded).any()
     assert not model_stock(torch.stack([one, 0 * one])).any()  # no angle counts as a right one
     assert torch.equal(model_stock(one[None]), one)
     assert model_stock(torch.empty(2, 0)).shape == (0,)

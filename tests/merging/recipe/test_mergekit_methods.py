@@ -120,7 +120,7 @@ def test_nearswap_needs_its_step():
             "models: [{model: x}, {model: y}]",
             "model_stock",
             ["x", "y"],
-            {"filter_wise": True},
+            {"filter_wise": True, "bounded": False},
         ),
     ],
 )

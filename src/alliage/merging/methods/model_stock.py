@@ -18,12 +18,14 @@ _SINGULAR = 1e-6  # |1 + (N−1)c| below which the ratio says nothing
     unit="tensor",
     space="delta",
     paper="arXiv:2403.19522",
-    departures="Where the task vectors cancel, so that t has no bound, the base stays. Cosines are "
-    "those of the vectors as they are; mergekit and sd-mecha take products of norms below 1e-6 as "
-    "1e-6. One model is its own average: c = 1. A filter is all that makes one output.",
+    departures="Where the mean cosine is negative, the formula's t is below zero, without bound as "
+    "the task vectors cancel; there it is 0 and the base stays. With bounded: false it is the "
+    "formula's, and 0 only where that has no value. Cosines are those of the vectors as they are; "
+    "mergekit and sd-mecha take products of norms below 1e-6 as 1e-6. One model is its own average: "
+    "c = 1. A filter is all that makes one output.",
     identical=True,
 )
-def model_stock(deltas: Tensor, *, filter_wise: bool = False) -> Tensor:
+def model_stock(deltas: Tensor, *, filter_wise: bool = False, bounded: bool = True) -> Tensor:
     """Average the task vectors and take t of the way: t = Nc / (1 + (N−1)c), c their mean cosine.
 
     Fine-tuned weights lie on a thin shell around a centre; of all points between the base and
@@ -33,6 +35,7 @@ def model_stock(deltas: Tensor, *, filter_wise: bool = False) -> Tensor:
         deltas: [n, ...], one parameter's task vectors.
         filter_wise: whether each row, all that makes one output, has its own cosine; otherwise the
             whole parameter has one. Vectors are one row.
+        bounded: whether t stays in [0, 1]: a negative c counts as zero.
 
     Returns:
         [...], to be added to the base.
@@ -40,6 +43,7 @@ def model_stock(deltas: Tensor, *, filter_wise: bool = False) -> Tensor:
     count = len(deltas)
     rows = deltas.flatten(2) if filter_wise and deltas.ndim > 2 else deltas.reshape(count, 1, -1)
     cosine = _mean_cosine(rows)
+    cosine = cosine.clamp(min=0) if bounded else cosine
     bottom = 1 + (count - 1) * cosine
     singular = bottom.abs() < _SINGULAR
     t = (count * cosine / bottom.where(~singular, 1.0)).where(~singular, 0.0)

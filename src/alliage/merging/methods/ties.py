@@ -48,11 +48,12 @@ class MajoritySign:
     space="delta",
     paper="arXiv:2306.01708",
     departures="Weights wᵢ are not in the paper: they multiply the trimmed vectors in the vote and "
-    "in the mean, which divides by their magnitudes; equal weights are the paper's method. Where the signs of all parameters balance "
-    "exactly, votes that cancel take the negative side, as the authors' code does. trim, kept, "
-    "vote, zero and combine are other projects' readings of the paper and its own ablations "
-    "(section 7.3): vote none elects nothing, combine mean_of_all is the mean that is not "
-    "disjoint. Given signs of zero drop their entries; the authors' code takes the negative side.",
+    "in the mean, which divides by their magnitudes; equal weights are the paper's method. Where "
+    "the signs of all parameters balance exactly, votes that cancel take the negative side, as the "
+    "authors' code does. trim, kept, vote, zero and combine are other projects' readings of the "
+    "paper and its own ablations (section 7.3): vote none elects nothing, combine mean_of_all is "
+    "the mean that is not disjoint. Given signs of zero drop their entries; the authors' code takes "
+    "the negative side.",
     first_pass=TrimThresholds,
     guess=MajoritySign(),
 )

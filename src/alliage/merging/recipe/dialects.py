@@ -26,6 +26,7 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("mergekit", "breadcrumbs"): {"density": 1.0},
     ("mergekit", "breadcrumbs_ties"): {"density": 1.0, "combine": "sum"},
     ("mergekit", "sce"): {"density": 1.0, "floor": 1e-6},
+    ("mergekit", "model_stock"): {"bounded": False},
     ("mergekit", "ram_plus"): {"r": 0.1, "alpha": 0.2, "over": "tensor"},
     # PEFT 0.21: peft.utils.merge_utils. Its magnitude_prune is ours.
     ("peft", "ties"): {
@@ -45,6 +46,7 @@ _PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     },
     ("sd_mecha", "task_arithmetic"): {"scale": 1.0},
     ("sd_mecha", "geometric_median"): {"over": "tensor"},
+    ("sd_mecha", "model_stock"): {"bounded": False},
 }  # fmt: skip
 
 
