@@ -127,6 +127,8 @@ class Method:
         departures: where and why it differs from the paper; empty where it does not.
         first_pass: a reduction over whole tensors or models that it needs first.
         guess: a global quantity that it guesses and settles while merging.
+        oriented: of unit "tensor": whether rows must be a layer's outputs: linear layers' weights
+            come as [n, d_out, d_in] then, also where the architecture stores [d_in, d_out].
         random: whether it takes `uniform`, numbers in [0, 1) of the shape of its tensors, which
             the engine draws by (seed, tensor, model): blocks and threads do not change them.
         models: how many models it merges; None: any number.
@@ -142,8 +144,8 @@ class Method:
             values are read; None: factors are merged entry by entry, and their ranks must be one.
         statistics: of the models on data, which it needs beside the weights. The function takes
             "fisher" as `fisher`, of the shape of its tensors; the others as `grams`
-            [n, d_in, d_in], or None for what is no linear layer. Such a layer's weights come as
-            [n, d_out, d_in] however they are stored.
+            [n, d_in, d_in], or None for what is no linear layer; the weights of one that is come
+            as if `oriented`.
         parameters: name -> declaration.
         summary: the docstring's first line.
     """
@@ -156,6 +158,7 @@ class Method:
     departures: str
     first_pass: type[FirstPass] | None
     guess: Guess | None
+    oriented: bool
     random: bool
     models: int | None
     identical: bool
@@ -186,6 +189,7 @@ def method(
     departures: str = "",
     first_pass: type[FirstPass] | None = None,
     guess: Guess | None = None,
+    oriented: bool = False,
     random: bool = False,
     models: int | None = None,
     identical: bool = False,
@@ -215,6 +219,7 @@ def method(
             departures=departures,
             first_pass=first_pass,
             guess=guess,
+            oriented=oriented,
             random=random,
             models=models,
             identical=identical,

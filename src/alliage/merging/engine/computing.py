@@ -19,10 +19,11 @@ from alliage.checkpoints.writer import TensorWriter
 from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block
 from alliage.merging.engine.returned import merged_tensor
-from alliage.merging.engine.values import NUMPY, all_finite, draws, narrowed, widened
+from alliage.merging.engine.values import NUMPY, all_finite, draws, in_shape, narrowed, widened
 from alliage.merging.kernels import Seen
+from alliage.merging.planning.orientation import is_turned
 from alliage.merging.planning.plan import Copied, MergedTensor, Plan
-from alliage.merging.planning.statistics import statistics_of, stores_inputs_first
+from alliage.merging.planning.statistics import statistics_of
 from alliage.merging.registry import FirstPass, Sampling
 from alliage.vectors import TaskVector, Vector, WholeModel
 
@@ -43,6 +44,9 @@ def computing_for(plan: Plan, writer: TensorWriter | None, device: str = "cpu") 
     if kernel is not None:
         return KernelComputing(plan, writer, kernel)
     return TorchComputing(plan, writer, device)
+
+
+_ALIGNED = {"uniform", "signs", "fisher"}  # arguments with a value for each element
 
 
 class NotFiniteError(AlliageError):
@@ -274,9 +278,10 @@ class TorchComputing(Computing):
         if method.unit == "tensor":
             if not tensors.isfinite().all():  # noted; decompositions would fail on it
                 return Seen()
-            shaped = tensors.reshape(len(tensors), *tensor.spec.shape)
-            turned = stores_inputs_first(self.plan, tensor)
-            shaped = shaped.mT if turned else shaped
+            turned = is_turned(self.plan, tensor)
+            shape = tensor.spec.shape
+            given |= {key: in_shape(given[key], shape, turned) for key in _ALIGNED & given.keys()}
+            shaped = in_shape(tensors, shape, turned)
             merged = method.function(shaped, **given)
             merged = merged_tensor(merged, method, tensor.name, shaped.shape[1:])
             merged = (merged.mT if turned else merged).reshape(-1)

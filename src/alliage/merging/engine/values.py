@@ -36,6 +36,12 @@ def draws(seed: int, name: str, models: int, start: int, stop: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def in_shape(flat: Tensor, shape: tuple[int, ...], turned: bool) -> Tensor:
+    """Values of a whole tensor's elements [..., m] in its shape, or in that of its transpose."""
+    shaped = flat.reshape(*flat.shape[:-1], *shape)
+    return shaped.mT if turned else shaped
+
+
 def widened(raw: NDArray[np.uint8], code: str) -> NDArray[np.float32]:
     """Stored bytes as float32."""
     stored = raw.view(NUMPY[code])
