@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +16,12 @@ import torch
 import alliage
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, plan, run
+from alliage.search import LearningSettings
 from alliage.search import trials as module
 from alliage.search.candidates import Candidates, Score
 from alliage.search.questions import questions_of
 from alliage.search.recipe_file import load_search
-from alliage.search.running import Machine, search_points
+from alliage.search.running import Machine, learn_coefficients, search_points, search_soup
 from alliage.search.space import Search, parse_spaces
 from alliage.search.trials import STUDY, open_study
 
@@ -124,7 +127,7 @@ def test_a_killed_process_leaves_a_search_that_goes_on(family, recipe, asked, tm
             return Score(-(made.parameters["scale"] - 3) ** 2, ())
         seen = []
         from pathlib import Path
-        study = trials.open_study(Path(sys.argv[1]), {}, maximise=True, resume=True)
+        study = trials.open_study(Path(sys.argv[1]), {}, maximise=True)
         found = trials.search(study, space, score, maximise=True, trials=15)
         print([t.parameters["scale"] for t in found.trials])
         """)
@@ -165,6 +168,63 @@ def test_a_search_of_something_else_is_not_gone_on_with(recipe, asked, tasks, tm
         search(recipe(models=("sentiment", "topics-lora")), asked, content)
 
 
+def test_a_search_of_other_labels_is_not_gone_on_with(recipe, asked, tasks, tmp_path):
+    content = {"parameters": {"scale": [1.0]}}
+    search_points(recipe(), points(recipe(), content), asked, tmp_path)
+    turned = [
+        replace(
+            task,
+            splits={"validation": tuple(e._replace(label=1) for e in task.splits["validation"])},
+        )
+        for task in tasks
+    ]
+    with pytest.raises(UsageError, match="was of other tasks"):
+        search_points(
+            recipe(), points(recipe(), content), questions_of(turned), tmp_path, resume=True
+        )
+
+
+def test_a_search_that_never_began_is_none(recipe, tasks, tmp_path):
+    content = {"parameters": {"scale": [1.0]}}
+    wrong = questions_of(tasks, heads={"mood": "sentimnt"})
+    said = "--head mood=sentimnt: the merge has no such head. Did you mean 'sentiment'"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        search_points(recipe(), points(recipe(), content), wrong, tmp_path)
+    # A study in which nothing came to its end, of other models and another direction.
+    open_study(tmp_path, {"of": "something else"}, maximise=False)
+    found = search_points(recipe(), points(recipe(), content), questions_of(tasks), tmp_path)
+    assert len(found.trials) == 1
+
+
+def test_the_best_of_another_search_stays(recipe, tasks, asked, family, tmp_path):
+    content = {"parameters": {"scale": [1.0]}}
+    soup = questions_of(tasks[:1])
+    search_soup([str(family / "sentiment")] * 2, "uniform", soup, tmp_path)
+    kept = (tmp_path / "best.yml").read_bytes()
+    searches = [
+        lambda: search_soup([str(family / "sentiment")], "uniform", soup, tmp_path),
+        lambda: search_points(recipe(), points(recipe(), content), asked, tmp_path, resume=True),
+        lambda: search_points(recipe(), points(recipe(), content), asked, tmp_path),
+        lambda: learn_coefficients(recipe(), asked, tmp_path, LearningSettings(steps=1)),
+    ]
+    for search in searches:
+        with pytest.raises(UsageError, match=r"a search is here already\. Choose another folder"):
+            search()
+    assert (tmp_path / "best.yml").read_bytes() == kept
+
+
+def test_the_first_method_need_not_fit(recipe, tasks, tmp_path):
+    """SLERP merges two models; TIES goes on with three."""
+    made = recipe(models=("sentiment", "topics", "sentiment"))
+    asked = questions_of(tasks, heads=HEADS)
+    content = [{"method": "slerp"}, {"parameters": {"scale": [1.0]}}]
+    found = search_points(made, points(made, content), asked, tmp_path / "some")
+    assert [trial.score is None for trial in found.trials] == [True, False]
+    assert "slerp merges 2 models, found 3" in found.trials[0].problem
+    with pytest.raises(UsageError, match="slerp merges 2 models, found 3"):
+        search_points(made, points(made, content[:1]), asked, tmp_path / "none")
+
+
 def test_a_point_that_is_chosen_again_is_not_scored_again(recipe, asked, tmp_path, monkeypatch):
     scored = []
     score = Candidates.score
@@ -197,8 +257,6 @@ def test_errors_are_minimised(recipe, tasks, tmp_path):
 
 
 def test_entropy_is_a_criterion_without_labels(recipe, tasks, tmp_path):
-    from dataclasses import replace
-
     hidden = [
         replace(task, splits={"test": [e._replace(label=None) for e in task.splits["validation"]]})
         for task in tasks

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 
 import alliage
-from alliage.errors import UsageError
+from alliage.errors import AlliageError, UsageError
 from alliage.evaluation import load_classifier
 from alliage.evaluation.scoring import Settings, ask
 from alliage.merging import load_recipe, plan, run
-from alliage.search.questions import mean_entropy, questions_of
+from alliage.search.questions import Question, mean_entropy, questions_of
 from alliage.search.running import search_soup
 from alliage.search.soups import Step, greedy
 from tests.conftest import save_tokenizer, shift
@@ -48,6 +49,26 @@ def test_of_equal_models_the_first_comes_first():
     steps = greedy(3, scores.__getitem__)
     assert [step.models for step in steps] == [(0,), (1,), (2,), (1, 2), (0, 1)]
     assert [step.models for step in steps if step.taken] == [(1,)]
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_what_is_not_defined_is_the_worst(maximise):
+    # Own scores NaN, 0.2, 0.1 (or the errors 0.8, 0.9): the order is 1, 2, 0; with 2 it is not
+    # defined and left, with 0 better and taken.
+    sign = 1 if maximise else -1
+    scores = {(0,): math.nan, (1,): 0.2, (2,): 0.1, (1, 2): math.nan, (0, 1): 0.3}
+    steps = greedy(3, lambda chosen: sign * scores[chosen], maximise=maximise)
+    assert [step.models for step in steps] == [(0,), (1,), (2,), (1, 2), (0, 1)]
+    assert [step.models for step in steps if step.taken] == [(1,), (0, 1)]
+    with pytest.raises(AlliageError, match="not defined for the answers of any model"):
+        greedy(3, lambda _: math.nan, maximise=maximise)
+
+
+def test_a_soup_that_is_not_defined_is_none(siblings, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(Question, "measure", lambda *_: math.nan)
+    with pytest.raises(AlliageError, match="not defined"):
+        search_soup(siblings, "uniform", questions_of(tasks[:1]), tmp_path)
+    assert not (tmp_path / "best.yml").exists()
 
 
 @pytest.fixture(scope="module")

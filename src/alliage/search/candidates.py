@@ -17,7 +17,7 @@ from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import HEADS
 from alliage.data import Kind, Task
 from alliage.data.task import GENERATIVE
-from alliage.errors import AlliageError, Problem
+from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.evaluation.heads import Misfit, choose_head, match_labels
 from alliage.evaluation.models import Classifier, load_classifier
 from alliage.evaluation.scoring import Settings, ask
@@ -110,6 +110,7 @@ class Candidates:
         try:
             run(made, home)
             with open_checkpoint(home) as checkpoint:
+                checkpoint.ref = "the merge"  # what its problems name: nobody sees where it lies
                 for question in self.questions:
                     self._load(checkpoint, question)
         finally:
@@ -147,6 +148,11 @@ class Candidates:
 
     def _load(self, checkpoint: Checkpoint, question: Question) -> None:
         head = question.head
+        beside = _heads_beside(checkpoint)
+        if head is not None and head not in beside:
+            where = f"--head {question.task.name}={head}"
+            fix = nearest(head, beside) or "Leave it out: the merge has a head of its own."
+            raise UsageError(Problem(where, "the merge has no such head.", fix))
         if head is None and question.task.kind not in GENERATIVE:
             head = self._fitting_head(checkpoint, question.task)
         classifier = load_classifier(checkpoint, question.task, head=head)
@@ -170,14 +176,18 @@ class Candidates:
         try:
             choose_head(checkpoint, task, None)
         except Misfit:
-            assert checkpoint.folder is not None
-            beside = [file.parent.name for file in (checkpoint.folder / HEADS).glob("*/head.json")]
-            fitting = [name for name in sorted(beside) if _fits(checkpoint, task, name)]
+            fitting = [each for each in _heads_beside(checkpoint) if _fits(checkpoint, task, each)]
             if len(fitting) != 1:
                 raise
             self.notes.append(f"{task.name} is answered by the head of {fitting[0]}.")
             return fitting[0]
         return None
+
+
+def _heads_beside(checkpoint: Checkpoint) -> list[str]:
+    assert checkpoint.folder is not None
+    files = (checkpoint.folder / HEADS).glob("*/head.json")
+    return sorted(file.parent.name for file in files)
 
 
 def _fits(checkpoint: Checkpoint, task: Task, head: str) -> bool:

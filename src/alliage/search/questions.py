@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,6 +48,15 @@ class Question:
     def maximised(self) -> bool:
         """Whether a higher value is better."""
         return self.metric not in _LOWER
+
+    def digest(self) -> str:
+        """Of the examples: inputs and labels."""
+        found = hashlib.sha256()
+        for inputs, label, _ in self.examples:
+            image = isinstance(inputs, np.ndarray)
+            content = (inputs.shape, str(inputs.dtype), inputs.tobytes()) if image else inputs
+            found.update(repr((content, label)).encode())
+        return found.hexdigest()
 
     def measure(self, answers: Answers | Writing) -> float:
         """The metric of a model's answers.

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alliage.errors import Problem, UsageError
+from alliage.errors import AlliageError, Problem, UsageError
 from alliage.evaluation.scoring import Settings
 from alliage.merging.engine.progress import subject
-from alliage.merging.planning.plan import DEFAULT_MEMORY
+from alliage.merging.planning.plan import DEFAULT_MEMORY, Plan
 from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.search import ada_merging, soups
 from alliage.search.candidates import Candidates, Score
 from alliage.search.questions import Question
-from alliage.search.recipe_file import write_best
+from alliage.search.recipe_file import BEST, write_best
 from alliage.search.space import Search, Space
-from alliage.search.trials import Trial, open_study, search
+from alliage.search.trials import UNDEFINED, Trial, holds_trials, open_study, search, trial_of
+
+_RESUME = "Go on with it with --resume (resume=True), or choose another folder."
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -114,13 +117,12 @@ def search_points(
         AlliageError: the models do not fit together, or a task has no head.
     """
     space, folder, machine = Search(recipe, spaces), Path(out), machine or Machine()
-    first = space.first()
+    _refuse_other(folder, resume=resume, fix=_RESUME)
     maximise = questions[0].maximised
-    made = plan(first, memory=machine.memory, threads=machine.threads)
-    made.raise_problems()
+    made = _first_sound(space, machine)
     asked = _subject(recipe, spaces, questions, subject(made)["inputs"])
-    study = open_study(folder, {**asked, "seed": seed}, maximise=maximise, resume=resume)
-    with _candidates(first, questions, folder, machine) as candidates:
+    with _candidates(made.recipe, questions, folder, machine) as candidates:
+        study = open_study(folder, {**asked, "seed": seed}, maximise=maximise)
         found = search(
             study,
             space,
@@ -134,6 +136,34 @@ def search_points(
     return _finished(
         folder, found.recipe, found.best.score, questions, found.trials, candidates.notes
     )
+
+
+def _refuse_other(folder: Path, *, resume: bool = False, fix: str = "") -> None:
+    """Leave what another search found as it is; `fix` is for one that can be gone on with.
+
+    Raises:
+        UsageError: one has been here.
+    """
+    begun = holds_trials(folder)
+    if begun and resume:
+        return
+    if begun or (folder / BEST).exists():
+        fix = fix if begun and fix else "Choose another folder."
+        raise UsageError(Problem(str(folder), "a search is here already.", fix))
+
+
+def _first_sound(space: Search, machine: Machine) -> Plan:
+    """The plan of a point that can be merged, though others may not be.
+
+    Raises:
+        AlliageError: none can: the problems of the first.
+    """
+    plans = [
+        plan(recipe, memory=machine.memory, threads=machine.threads) for recipe in space.ends()
+    ]
+    made = next((each for each in plans if not each.problems), plans[0])
+    made.raise_problems()
+    return made
 
 
 def search_soup(
@@ -156,11 +186,13 @@ def search_soup(
         on_event: called with ("searching", done, total).
 
     Raises:
-        UsageError: the models are not known to decide the same.
+        UsageError: the models are not known to decide the same, or another search is in the
+            folder.
         AlliageError: the models do not fit together, or a task has no head.
     """
     folder, machine = Path(out), machine or Machine()
     everyone = tuple(range(len(models)))
+    _refuse_other(folder)
     _refuse_own_heads(soups.weighted(models, everyone))
     folder.mkdir(parents=True, exist_ok=True)
     tried: list[tuple[tuple[int, ...], Score]] = []
@@ -174,13 +206,14 @@ def search_soup(
             return tried[-1][1].value
 
         if kind == "uniform":
-            score(everyone)
             best = everyone
+            if math.isnan(score(everyone)):
+                raise AlliageError(Problem("soup", UNDEFINED))
         else:
             steps = soups.greedy(len(models), score, maximise=questions[0].maximised)
             best = next(step.models for step in reversed(steps) if step.taken)
     trials = tuple(
-        Trial(number, "average", {"models": [models[place] for place in chosen]}, found, "", 0.0)
+        trial_of(number, "average", {"models": [models[place] for place in chosen]}, found)
         for number, (chosen, found) in enumerate(tried)
     )
     found = next(each for chosen, each in tried if chosen == best)
@@ -223,11 +256,12 @@ def learn_coefficients(
         on_event: called with ("learning", step, steps).
 
     Raises:
-        UsageError: another method, or tasks that have no entropy.
+        UsageError: another method, tasks that have no entropy, or another search is in the folder.
         AlliageError: the models do not fit together, or a task has no head.
     """
     folder, machine = Path(out), machine or Machine()
     linear = ada_merging.linear_recipe(recipe)
+    _refuse_other(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _candidates(linear, questions, folder, machine) as candidates:
         learned = ada_merging.learn(linear, candidates, settings, on_event)
@@ -281,7 +315,7 @@ def _subject(
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "values": [space.model_dump(mode="json", exclude_defaults=True) for space in spaces],
         "tasks": [
-            [each.task.name, each.split, each.metric, each.head, len(each.examples)]
+            [each.task.name, each.split, each.metric, each.head, each.digest()]
             for each in questions
         ],
         "models": hashlib.sha256(versions.encode()).hexdigest(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from alliage.errors import AlliageError, Problem
 from alliage.merging.recipe.files import parse_recipe
 from alliage.merging.recipe.schema import MergeRecipe
 
@@ -38,10 +40,17 @@ def greedy(
 
     Returns:
         what was scored: every model alone, then the soups; the last that was taken is the choice.
+        What is NaN is worse than all others.
+
+    Raises:
+        AlliageError: the score of every model is NaN.
     """
     sign = 1 if maximise else -1
     own = [score((place,)) for place in range(models)]
-    order = sorted(range(models), key=lambda place: -sign * own[place])
+    order = sorted(range(models), key=lambda place: (math.isnan(own[place]), -sign * own[place]))
+    if math.isnan(own[order[0]]):
+        what = "the metric is not defined for the answers of any model."
+        raise AlliageError(Problem("soup", what, "Choose another metric, or more examples."))
     best = own[order[0]]
     chosen: tuple[int, ...] = (order[0],)
     steps = [Step((place,), own[place], place == order[0]) for place in range(models)]

@@ -197,13 +197,14 @@ class Search:
                 points.append((space, gathered(names, chosen, len(self.recipe.models))))
         return points
 
-    def first(self) -> MergeRecipe:
-        """The recipe of one point, whichever."""
-        space = self.spaces[0]
-        axes = self.axes(space)
-        values = [values.values[0] if values.values else values.low for _, _, values, _ in axes]
-        names = [axis[:2] for axis in axes]
-        return self.recipe_at((space, gathered(names, values, len(self.recipe.models))))
+    def ends(self) -> Iterator[MergeRecipe]:
+        """The recipes of each method's first point, then of its last."""
+        for end in (0, -1):
+            for space in self.spaces:
+                axes = self.axes(space)
+                values = [(v.values or (v.low, v.high))[end] for _, _, v, _ in axes]
+                names = [axis[:2] for axis in axes]
+                yield self.recipe_at((space, gathered(names, values, len(self.recipe.models))))
 
     def axes(self, space: Space) -> list[tuple[str, int | None, Range, Parameter]]:
         """What may be set apart: (parameter, model or none, values, declaration).

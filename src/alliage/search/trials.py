@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ STUDY = "study.journal"
 _TRIALS = 100  # where the points are endless and nobody says how many
 _LARGEST_GRID = 1000  # points that are all tried where nobody says how many
 _METHOD = "method"
+UNDEFINED = "the metric is not defined for its answers."
 _NAME, _SUBJECT, _TRIAL = "alliage", "subject", "trial"
 
 OnEvent = Callable[[str, int, int], None]
@@ -105,11 +106,11 @@ def search(
         method, values = str(point[0].method), point[1]
         started = time.perf_counter()
         known = tried.get(_key(method, values))
-        found, problem = (known.score, known.problem) if known else _try(space, point, score)
+        trial = known or _tried(len(done), space, point, score)
         seconds = time.perf_counter() - started
-        trial = Trial(len(done), method, values, found, problem, seconds)
-        running.set_user_attr("trial", _plain(trial))
-        _tell(study, running.number, found)
+        trial = replace(trial, number=len(done), seconds=seconds)
+        running.set_user_attr(_TRIAL, _plain(trial))
+        _tell(study, running.number, trial.score)
         done.append(trial)
         tried.setdefault(_key(method, values), trial)
     if on_event is not None:
@@ -117,16 +118,23 @@ def search(
     return _best(space, done, maximise)
 
 
-def _try(
-    space: Search, point: Point, score: Callable[[MergeRecipe], Score]
-) -> tuple[Score | None, str]:
+def _tried(
+    number: int, space: Search, point: Point, score: Callable[[MergeRecipe], Score]
+) -> Trial:
+    method, values = str(point[0].method), point[1]
     try:
-        found = score(space.recipe_at(point))
+        return trial_of(number, method, values, score(space.recipe_at(point)))
     except AlliageError as error:
-        return None, str(error.problems[0])
-    if math.isnan(found.value):
-        return None, "the metric is not defined for its answers."
-    return found, ""
+        return Trial(number, method, values, None, str(error.problems[0]), 0.0)
+
+
+def trial_of(
+    number: int, method: str, parameters: Mapping[str, Any], score: Score, seconds: float = 0.0
+) -> Trial:
+    """The trial of a merge that was asked; what is not defined is no score."""
+    if math.isnan(score.value):
+        return Trial(number, method, parameters, None, UNDEFINED, seconds)
+    return Trial(number, method, parameters, score, "", seconds)
 
 
 def _best(space: Search, done: Sequence[Trial], maximise: bool) -> Found:
@@ -148,42 +156,31 @@ def _key(method: str, parameters: Mapping[str, Any]) -> str:
     return json.dumps([method, dict(sorted(parameters.items()))])
 
 
-def open_study(
-    folder: Path, subject: Mapping[str, Any], *, maximise: bool, resume: bool = False
-) -> Any:
-    """The study in a folder, new or gone on with.
+def holds_trials(folder: Path) -> bool:
+    """Whether a folder holds a study in which something was tried."""
+    path = folder / STUDY
+    if not path.exists():
+        return False
+    _drop_torn_line(path)
+    return any(_TRIAL in kept.user_attrs for kept in _study(path).get_trials(deepcopy=False))
+
+
+def open_study(folder: Path, subject: Mapping[str, Any], *, maximise: bool) -> Any:
+    """The study in a folder, gone on with where something was tried in it, else new.
 
     Args:
         folder: made if missing.
         subject: what makes two searches the same, as plain values.
         maximise: whether a higher score is better.
-        resume: go on with the study that is there, if there is one.
 
     Raises:
-        UsageError: a study is there and `resume` was not asked for, or it is of something else.
+        UsageError: the study that is there is of something else.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     path = folder / STUDY
-    if path.exists() and not resume:
-        fix = "Go on with it with --resume (resume=True), or choose another folder."
-        raise UsageError(Problem(str(folder), "a search is here already.", fix))
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        _drop_torn_line(path)
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(
-            study_name=_NAME,
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            direction="maximize" if maximise else "minimize",
-            load_if_exists=True,
-        )
-    finally:
-        optuna.logging.set_verbosity(before)
+    if not holds_trials(folder):
+        path.unlink(missing_ok=True)  # of a search that came to nothing, perhaps of other models
+    study = _study(path, "maximize" if maximise else "minimize")
     plain = json.loads(json.dumps(subject))
     known = study.user_attrs.get(_SUBJECT)
     if known is None:
@@ -193,6 +190,25 @@ def open_study(
         what = f"the search that is here was of other {other}."
         raise UsageError(Problem(str(folder), what, "Choose another folder."))
     return study
+
+
+def _study(path: Path, direction: str | None = None) -> Any:
+    """The study in a file, begun with a direction where there is none."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            study_name=_NAME,
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            direction=direction,
+            load_if_exists=True,
+        )
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _drop_torn_line(path: Path) -> None:
