@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -149,3 +150,34 @@ def family(tmp_path_factory) -> Path:
         adapted.peft_config["default"].base_model_name_or_path = str(home / "base")
         adapted.save_pretrained(home / f"{name}-lora")
     return home
+
+
+@pytest.fixture
+def install_plug_in(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
+    """Install packages of merge methods: (module, source, name=attribute of an entry point)."""
+    from alliage.merging import list_methods
+    from alliage.merging.registry import _REGISTRY, _load_all
+
+    list_methods()
+    before, modules = dict(_REGISTRY), []
+    home = tmp_path / "site-packages"
+    home.mkdir()
+
+    def put(module: str, source: str, **entries: str) -> None:
+        modules.append(module)
+        (home / f"{module}.py").write_text(source)
+        info = home / f"{module}-1.2.dist-info"
+        info.mkdir()
+        name = module.replace("_", "-")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        lines = [f"{key} = {module}:{value}" for key, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[alliage.merge_methods]", *lines]))
+        _load_all.cache_clear()
+
+    monkeypatch.syspath_prepend(home)
+    yield put
+    for module in modules:
+        sys.modules.pop(module, None)
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+    _load_all.cache_clear()

@@ -62,6 +62,10 @@ class CheckFailed(AlliageError):
     exit_code = 3
 
 
+class PlugInWarning(UserWarning):
+    """An installed package's methods cannot be used; everything else can."""
+
+
 def brief(value: Any) -> str:
     """A value for a message, cut where it is long or deep.
 

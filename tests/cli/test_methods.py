@@ -21,6 +21,13 @@ def test_the_page_in_the_documentation_is_what_the_command_prints(alliage):
     assert page.read_text() == alliage("methods --markdown").stdout
 
 
+def test_readings_are_those_of_the_defaults_and_what_changes_them_is_named(alliage):
+    said = {name: alliage(f"methods {name}").stdout for name in ("pcb", "sce", "dare_ties")}
+    assert "reads every model 3 times\n" in said["pcb"]
+    assert "reads every model 3 times, twice with density 1\n" in said["sce"]
+    assert "reads every model once, twice with rescale l1\n" in said["dare_ties"]
+
+
 def test_a_wrong_name(alliage):
     done = alliage("methods dare_tis")
     assert done.returncode == 2
@@ -42,3 +49,24 @@ def test_the_page_has_a_section_for_each_and_no_broken_table(alliage):
     assert "- Keeps masks, by which `alliage apply --task` rebuilds each model." in masks
     assert "Takes given signs" in alliage("methods ties").stdout
     assert "Needs statistics: fisher" in one
+
+
+def test_a_broken_plug_in_is_named_and_everything_else_goes_on(alliage, install_plug_in):
+    from alliage.merging.registry import _load_all
+
+    install_plug_in("broken", "raise RuntimeError('does not work')\n", first="first_only")
+    where = "broken 1.2 (first = broken:first_only)"
+    why = "RuntimeError: does not work"
+    listed = alliage("methods")
+    assert listed.returncode == 0
+    assert listed.stdout.rstrip().endswith(f"left out: {where}: {why}")
+    assert listed.stderr == f"alliage: {where}: this plug-in of merge methods is left out: {why}\n"
+    document = json.loads(alliage("methods ties --json").stdout)
+    assert document["left_out"] == [{"plug_in": where, "problem": why}]
+    _load_all.cache_clear()
+    merged = alliage("merge merge.yml -o out")
+    assert merged.returncode == 0
+    assert merged.stderr.count(where) == 1
+    asked = alliage("merge --method first_only --base base sentiment topics -o other")
+    assert asked.returncode == 2
+    assert f"'first_only' would come with {where}, which is left out: {why}" in asked.stderr

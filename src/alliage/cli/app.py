@@ -73,7 +73,8 @@ def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 usage or recipe, 3 a check said no."""
     signal.signal(signal.SIGTERM, _leave)
     try:
-        app()
+        with console.plug_in_warnings():
+            app()
     except AlliageError as error:
         console.problems(error)
         _print_notes(error)

@@ -8,13 +8,14 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from alliage.errors import AlliageError, Problem, UsageError
+from alliage.errors import AlliageError, PlugInWarning, Problem, UsageError
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
@@ -82,6 +83,22 @@ def problems(error: AlliageError) -> None:
         print(f"alliage: {_visible(str(problem))}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"alliage: {len(error.problems)} problems.", file=sys.stderr)
+
+
+@contextmanager
+def plug_in_warnings() -> Iterator[None]:
+    """Broken plug-ins on lines of their own, without a place in the source."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, PlugInWarning):
+                note(f"alliage: {message}")
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

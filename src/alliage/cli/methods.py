@@ -27,10 +27,13 @@ def methods(
 ) -> None:
     """List the merge methods: parameters, ranges, needs, paper, departures from it."""
     from alliage.merging import describe, list_methods
+    from alliage.merging.registry import plug_ins
 
     chosen = [describe(each) for each in ([name] if name else list_methods())]
     if json:
-        console.print_json({"methods": [_document(method) for method in chosen]})
+        broken = [{"plug_in": str(each), "problem": each.problem} for each in plug_ins()]
+        document = {"methods": [_document(method) for method in chosen]}
+        console.print_json(document | {"left_out": [each for each in broken if each["problem"]]})
     elif markdown:
         print(page(chosen))
     elif name:
@@ -42,6 +45,9 @@ def methods(
         ]
         columns = ("method", "unit", "works on", "needs", "parameters", "paper")
         console.print_table(f"{len(rows)} merge methods", columns, rows, numbers_from=6)
+        for each in plug_ins():
+            if each.problem:
+                print(f"left out: {each}: {each.problem}")
 
 
 def page(methods: Sequence[Method]) -> str:

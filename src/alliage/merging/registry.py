@@ -19,7 +19,6 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -31,6 +30,7 @@ from typing import (
 )
 
 from alliage.errors import Problem, UsageError, nearest
+from alliage.merging.plug_ins import PlugIn, load_plug_ins
 from alliage.merging.signature import Parameter, PerModelNumber, declared
 
 if TYPE_CHECKING:  # torch takes a second to load, and merges by compiled kernels do without it
@@ -45,7 +45,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 ResultRank = Callable[..., tuple[int, bool]]
 Seconds = Callable[..., float]
 
-ENTRY_POINTS = "alliage.merge_methods"
 SMALLEST_BLOCK = 2**12  # elements; every block begins at a multiple of it
 
 
@@ -259,9 +258,12 @@ def describe(name: str) -> Method:
     """
     methods = _loaded()
     if name not in methods:
-        raise UsageError(
-            Problem("method", f"there is no merge method {name!r}.", nearest(name, methods))
-        )
+        what, fix = f"there is no merge method {name!r}.", nearest(name, methods)
+        for plug_in in plug_ins():
+            if plug_in.problem and plug_in.is_named(name):
+                what = f"{name!r} would come with {plug_in}, which is left out: {plug_in.problem}"
+                fix = f"Mend {plug_in.package}, or remove it."
+        raise UsageError(Problem("method", what, fix))
     return methods[name]
 
 
@@ -303,15 +305,19 @@ def partial_sums(values: Tensor) -> list[float]:
     return [float(some.sum()) for some in torch.split(values.double(), SMALLEST_BLOCK)]
 
 
+def plug_ins() -> tuple[PlugIn, ...]:
+    """What other packages bring, and what they cannot."""
+    return _load_all()
+
+
 @cache
-def _load_all() -> None:
+def _load_all() -> tuple[PlugIn, ...]:
     """Import every built-in method and every plug-in, once."""
     from alliage.merging import methods
 
     for module in pkgutil.iter_modules(methods.__path__):
         importlib.import_module(f"{methods.__name__}.{module.name}")
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()
+    return load_plug_ins(_REGISTRY)
 
 
 def _loaded() -> Mapping[str, Method]:
