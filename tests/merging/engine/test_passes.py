@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alliage.errors import AlliageError
 from alliage.merging import plan, run, ties
@@ -166,3 +166,65 @@ def test_flaws_of_all_inputs_are_raised_after_the_pass(home, trim):
         measure(made, computing_for(made, None), made.block, lambda *_: None)
     named = sorted(str(problem).split(": ")[1] for problem in caught.value.problems)
     assert named == ["layers.0.query.weight", "layers.1.query.weight"]
+
+
+class Endless:
+    """A first pass that asks for all blocks again and again."""
+
+    reads = ()
+    asked = 0
+
+    def __init__(self, models, numel):
+        pass
+
+    @staticmethod
+    def scope(**parameters):
+        return "model"
+
+    @staticmethod
+    def passes(**parameters):
+        return 1
+
+    @staticmethod
+    def memory(models, sampled):
+        return 0
+
+    def update(self, tensors, place, uniform=None):
+        pass
+
+    def result(self):
+        type(self).asked += 1
+
+
+def endless(plug_in):
+    Endless.asked = 0
+    plug_in("endless", unit="block", space="delta", paper="none", first_pass=Endless)(
+        lambda deltas: deltas.mean(0)
+    )
+
+
+def test_a_first_pass_without_an_end_is_ended(home, plug_in):
+    endless(plug_in)
+    said = r"^method endless: its first pass has no result after 100 passes over all blocks\. "
+    with pytest.raises(AlliageError, match=said):
+        run(plan(recipe(home, "endless")), home / "out")
+    assert Endless.asked == 101
+    assert not (home / "out").exists()
+
+
+def test_a_rule_whose_first_pass_has_no_end_is_ended(home, plug_in):
+    endless(plug_in)
+    store(home / "square", {f"layers.{k}.weight": torch.zeros(24, 24) for k in range(2)})
+    for name in ("x", "y"):
+        (home / name).mkdir()
+        settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["0", "1"]}
+        (home / name / "adapter_config.json").write_text(json.dumps(settings))
+        factors = {
+            f"base_model.model.layers.{k}.lora_{factor}.weight": torch.randn(shape)
+            for k in range(2)
+            for factor, shape in (("A", (2, 24)), ("B", (24, 2)))
+        }
+        save_file(factors, home / name / "adapter_model.safetensors")
+    chosen = recipe(home, "core_space", ["x", "y"], "square", parameters={"rule": "endless"})
+    with pytest.raises(AlliageError, match="method endless: its first pass has no result"):
+        run(plan(chosen), home / "out")

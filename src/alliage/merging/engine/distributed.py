@@ -25,7 +25,7 @@ from alliage.checkpoints.writer import Layout
 from alliage.errors import Problem, TransientError, UsageError
 from alliage.merging.engine import tasks
 from alliage.merging.engine.blocks import Block, PartSeen, cut, spread
-from alliage.merging.engine.passes import Measured, Statistics, new_reduction
+from alliage.merging.engine.passes import Measured, Statistics, new_reduction, one_more
 from alliage.merging.engine.progress import Merge, software, subject
 from alliage.merging.engine.tasks import Answer, Job, Piece, locked_file
 from alliage.merging.planning.plan import MergedTensor
@@ -201,7 +201,7 @@ class RayMerge(Merge):
         placed = _runs(list(enumerate(blocks)), lambda item: _numel(item[1]), _RUN)
         passes, result = 0, reduction.result()
         while result is None:
-            passes += 1
+            passes = one_more(passes, self.plan.method)
             fork = self._ray.put(reduction.fork())
             self._spread(
                 "first pass" if passes == 1 else f"first pass, again ({passes})",

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from alliage.errors import AlliageError, Problem
 from alliage.merging.engine.blocks import Block, cut, for_each, spread
 from alliage.merging.engine.computing import Computing, NotFiniteError
 from alliage.merging.planning.plan import MergedTensor, Plan
-from alliage.merging.registry import FirstPass, PerBlock, Sampling
+from alliage.merging.registry import FirstPass, Method, PerBlock, Sampling
 
 OnEvent = Callable[[str, int, int], None]
+
+MOST_PASSES = 100  # no search of a threshold takes ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def measure_group(
     blocks = list(enumerate(_blocks(group, size)))
     passes, result = 0, reduction.result()
     while result is None:
-        passes += 1
+        passes = one_more(passes, plan.method)
         stage = "first pass" if passes == 1 else f"first pass, again ({passes})"
         for_each(
             blocks,
@@ -142,6 +145,19 @@ def measure_group(
         computing.raise_flaws()
         result = reduction.result()
     return Measured.of(result), max(passes, least)
+
+
+def one_more(passes: int, method: Method) -> int:
+    """Count one more pass of a method's first pass that has no result yet.
+
+    Raises:
+        AlliageError: there were so many that none will be the last.
+    """
+    if passes == MOST_PASSES:
+        what = f"its first pass has no result after {passes} passes over all blocks."
+        fix = "Mend the method: result() must return its arguments when it has seen enough."
+        raise AlliageError(Problem(f"method {method.name}", what, fix))
+    return passes + 1
 
 
 def new_reduction(plan: Plan, group: list[MergedTensor]) -> FirstPass:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alliage.merging.engine.passes import one_more
 from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import draws
 from alliage.merging.planning.factors import MergedModule
@@ -67,6 +68,7 @@ class RulePasses:
             group.order = {place: number for number, place in enumerate(sorted(group.sizes))}
             reads = {name: group.arguments[name] for name in first_pass.reads}
             found[key] = first_pass(self._models, sum(group.sizes.values()), **reads)
+        passes = 0
         while found:
             for key, reduction in list(found.items()):
                 result = reduction.result()
@@ -74,6 +76,7 @@ class RulePasses:
                     self._groups[key].shared = dict(result)
                     del found[key]
             if found:
+                passes = one_more(passes, self._rule)
                 walk(partial(self._updating, reductions=dict(found)))
 
     def merging(self, module: MergedModule) -> Apply:
