@@ -25,6 +25,34 @@ class Never:
         return None
 
 
+class Once:
+    """A first pass that looks once."""
+
+    reads = ()
+    declared = 1
+
+    def __init__(self, models, numel):
+        self._seen = False
+
+    @classmethod
+    def least_passes(cls, **_):
+        return cls.declared
+
+    def update(self, tensors, place):
+        self._seen = True
+
+    def result(self):
+        return {} if self._seen else None
+
+
+class SaysTwice(Once):
+    declared = 2
+
+
+class SaysNever(Once):
+    declared = 0
+
+
 def half(deltas, **_):
     return deltas.mean(dim=0) / 2
 
@@ -86,6 +114,8 @@ BROKEN = [
     ("inputs_stay_and_results_repeat", changes_its_inputs, {}),
     ("blocks_make_the_whole", of_the_whole, {}),
     ("blocks_make_the_whole", deaf_to_weights, {"first_pass": Never}),
+    ("blocks_make_the_whole", deaf_to_weights, {"first_pass": SaysTwice}),
+    ("blocks_make_the_whole", deaf_to_weights, {"first_pass": SaysNever}),
 ]
 
 
@@ -96,6 +126,13 @@ def test_what_breaks_a_rule_is_found(rule, function, declared):
     with pytest.raises(AssertionError):
         getattr(tensor_rules, rule)(replace(right, function=function, **declared), **neutral)
     getattr(tensor_rules, rule)(right, **neutral)
+
+
+def test_a_first_pass_that_declares_its_passes_keeps_the_rule():
+    right = describe("average")
+    tensor_rules.blocks_make_the_whole(
+        replace(right, function=deaf_to_weights, parameters={}, first_pass=Once)
+    )
 
 
 def test_every_rule_is_shown_to_find_something():

@@ -58,7 +58,9 @@ def page(methods: Sequence[Method]) -> str:
         "Written by `alliage methods --markdown` from what each method declares.",
         "",
         "**block** methods are streamed, whatever the model's size; **tensor** methods hold one "
-        "parameter of every model at a time; **factors** are of LoRA, never multiplied out.",
+        "parameter of every model at a time; **factors** are of LoRA, never multiplied out. "
+        "Readings are the fewest: where a sample misleads the search of a threshold, one more "
+        "follows.",
         "",
         "| method | unit | needs | what it does |",
         "| --- | --- | --- | --- |",
@@ -111,8 +113,20 @@ def _needs(method: Method) -> str:
 
 
 def _passes(method: Method) -> str:
-    twice = method.first_pass is not None or method.masks is not None
-    return "reads every model twice" if twice else "reads every model once"
+    """How often models are read by default, and which values of a parameter change it."""
+    defaults = {each.name: each.default for each in method.parameters.values()}
+    usual = method.readings(**defaults)
+    said = [f"reads every model {_times(usual)}"]
+    for name in method.first_pass.reads if method.first_pass is not None else ():
+        for value in method.parameters[name].extremes():
+            times = method.readings(**defaults | {name: value})
+            if times != usual:
+                said.append(f"{_times(times)} with {name} {value}")
+    return ", ".join(said)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _more(method: Method) -> str:
@@ -145,6 +159,7 @@ def _document(method: Method) -> dict[str, Any]:
         "paper": method.paper,
         "departures": method.departures,
         "first_pass": method.first_pass is not None,
+        "passes": _passes(method),
         "needs_data": method.statistics is not None,
         "statistics": method.statistics,
         "models": method.models,

@@ -69,6 +69,8 @@ class FirstPass(Protocol):
     @staticmethod
     def scope(**parameters: Any) -> Scope: ...  # noqa: D102  what makes a group
     @staticmethod
+    def least_passes(**parameters: Any) -> int: ...  # noqa: D102  over all blocks, at the least
+    @staticmethod
     def memory(models: int, sampled: int) -> int: ...  # noqa: D102  bytes, at the most
     def update(  # noqa: D102  `uniform` for methods that are random
         self, tensors: Tensor, place: int, uniform: Tensor | None = None
@@ -174,6 +176,11 @@ class Method:
     def takes_signs(self) -> bool:
         """Whether given signs can replace those that it elects: it takes them as `signs`."""
         return "signs" in inspect.signature(self.function).parameters
+
+    def readings(self, **arguments: Any) -> int:
+        """How often every model is read, at the least, to merge with these arguments."""
+        first = self.first_pass.least_passes(**arguments) if self.first_pass is not None else 0
+        return 1 + first + (self.masks is not None)
 
 
 _REGISTRY: dict[str, Method] = {}

@@ -99,6 +99,17 @@ class Parameter:
             return f"must be in {self.range}"
         return ""
 
+    def extremes(self) -> list[Any]:
+        """All choices, or the ends that belong to the range; of counts the lower one alone."""
+        if self.kind is bool:
+            return [False, True]
+        if self.range is None:
+            return list(self.choices)
+        if self.kind is int:
+            return [int(self.range.low)]
+        ends = (self.range.low, self.range.high)
+        return [end for end in ends if end in self.range]
+
     def typed(self, value: Any) -> Any:
         """A value that `check` takes in the parameter's own kind: the seeds 1 and 1.0 are one."""
         return int(value) if self.kind is int and isinstance(value, float) else value

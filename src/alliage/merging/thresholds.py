@@ -219,6 +219,11 @@ class TrimThresholds(RankThresholds):
         scope: Scope = parameters["trim"]
         return scope
 
+    @staticmethod
+    def least_passes(**parameters: Any) -> int:
+        """None where everything stays."""
+        return int(np.min(parameters["density"]) < 1)
+
 
 @dataclass
 class Search:

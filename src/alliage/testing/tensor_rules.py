@@ -115,7 +115,7 @@ def ends_of_ranges(method: Method) -> None:
     models = _models(_count(method)).reshape(-1, 5, 20)
     given = _drawn(method, models)
     for parameter in method.parameters.values():
-        for end in _ends(parameter):
+        for end in parameter.extremes():
             value = end
             if parameter.per_model:
                 value = torch.tensor([float(end)] + [float(parameter.default)] * (len(models) - 1))
@@ -158,12 +158,17 @@ def blocks_make_the_whole(method: Method) -> None:
         reduction = method.first_pass(len(models), models.shape[1], **read)
         if isinstance(reduction, Sampling):
             reduction.sample(models[:, ::9])
-        for _ in range(_PASSES):
+        passes = 0
+        while passes < _PASSES:
             if (result := reduction.result()) is not None:
                 break
             for place, block in enumerate(blocks):
                 reduction.update(block, place, **draws[place])
+            passes += 1
         assert result is not None, f"the first pass has no result after {_PASSES} passes"
+        least = method.first_pass.least_passes(**arguments)
+        assert passes >= least, f"the first pass declares {least} passes and took {passes}"
+        assert least or not passes, f"the first pass declares no passes and took {passes}"
         shared = dict(result)
     if method.guess is not None:
         guessed = arguments | shared | dict(method.guess.guessed)
@@ -213,18 +218,6 @@ def _unequal(parameter: Parameter) -> Tensor:
         shares = torch.tensor([0.4, 0.2, 0.8, 0.6])
         return allowed.low + (allowed.high - allowed.low) * shares
     return float(parameter.default or 1) * torch.tensor([0.5, 1.0, 2.0, 1.5])
-
-
-def _ends(parameter: Parameter) -> list[Any]:
-    """The ends that belong to a range; of counts the lower one, for work grows with them."""
-    if parameter.kind is bool:
-        return [False, True]
-    if parameter.range is None:
-        return list(parameter.choices)
-    if parameter.kind is int:
-        return [int(parameter.range.low)]
-    ends = (parameter.range.low, parameter.range.high)
-    return [end for end in ends if end in parameter.range]
 
 
 def _count(method: Method) -> int:

@@ -72,6 +72,29 @@ def test_the_bytes_that_a_plan_reads(home):
     assert plan(recipe(home, "average", base=None)).bytes_to_read == 2 * each
 
 
+@pytest.mark.parametrize(
+    ("method", "parameters", "readings"),
+    [
+        ("ties", {"density": 1.0}, 1),
+        ("breadcrumbs", {}, 2),
+        ("breadcrumbs", {"density": 1.0}, 1),
+        ("dare_linear", {}, 1),
+        ("dare_ties", {}, 1),
+        ("dare_ties", {"rescale": "l1"}, 2),
+        ("pcb", {}, 3),  # where magnitudes end, then scores
+        ("sce", {}, 3),  # where models differ, then by how much there
+        ("sce", {"density": 1.0}, 2),
+        ("tall_masks", {}, 2),  # and once more for masks
+        ("emr", {}, 2),
+    ],
+)
+def test_readings_are_those_that_parameters_ask_for(home, method, parameters, readings):
+    made = plan(recipe(home, method, parameters=parameters), out=home / "out")
+    assert made.bytes_to_read == readings * 3 * 4 * 2 * (36 + 6)
+    if describe(method).masks is None:  # whose reading is counted apart
+        assert run(made, home / "out").passes >= readings
+
+
 def test_shards_are_as_large_as_asked_for(home):
     made = plan(recipe(home), shard_bytes=200)
     # 24 bytes a bias, 144 a matrix, in order of the names

@@ -42,6 +42,11 @@ class BandThresholds(RankThresholds):
         return "tensor"
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:
+        """None where everything stays."""
+        return int(np.min(parameters["density"]) < 1)
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:
         """Bytes, at the most, for two ends of each model."""
         return RankThresholds.memory(2 * models, sampled)

@@ -37,6 +37,11 @@ class KeptMagnitude:
         return "tensor"
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:
+        """Only "l1" needs to look at anything."""
+        return int(parameters["rescale"] == "l1")
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:  # noqa: ARG004
         """Bytes: next to none."""
         return 0
@@ -56,8 +61,8 @@ class KeptMagnitude:
                 after.add(left)
 
     def result(self) -> Mapping[str, Any] | None:
-        """The {"factors": [n]}; only "l1" needs to look at anything."""
-        if self._parameters["rescale"] != "l1":
+        """The {"factors": [n]}."""
+        if not self.least_passes(**self._parameters):
             return {"factors": None}
         if not self._seen:
             return None

@@ -33,6 +33,11 @@ class FisherNorms:
         return "model" if parameters["normalize"] else "tensor"
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:
+        """None where norms are not asked for."""
+        return int(parameters["normalize"])
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:  # noqa: ARG004
         """Bytes: next to none."""
         return 0

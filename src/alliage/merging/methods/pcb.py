@@ -38,6 +38,11 @@ class Balance:
         return scope
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:  # noqa: ARG004
+        """One for the ends, and one for the scores that depend on them."""
+        return 2
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:
         """Bytes of three histograms for each model."""
         return RankThresholds.memory(3 * models, sampled)

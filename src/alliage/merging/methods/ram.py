@@ -32,6 +32,11 @@ class UniqueRescaling:
         return scope
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:  # noqa: ARG004
+        """One."""
+        return 1
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:  # noqa: ARG004
         """Bytes: next to none."""
         return 0

@@ -47,6 +47,11 @@ class Selection:
         return "tensor"
 
     @staticmethod
+    def least_passes(**parameters: Any) -> int:
+        """One for the weights, and one for the selection where there is one."""
+        return 2 if parameters["density"] < 1 else 1
+
+    @staticmethod
     def memory(models: int, sampled: int) -> int:  # noqa: ARG004
         """Bytes of one histogram."""
         return RankThresholds.memory(1, sampled)

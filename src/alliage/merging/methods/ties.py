@@ -52,8 +52,8 @@ class MajoritySign:
     "the signs of all parameters balance exactly, votes that cancel take the negative side, as the "
     "authors' code does. trim, kept, vote, zero and combine are other projects' readings of the "
     "paper and its own ablations (section 7.3): vote none elects nothing, combine mean_of_all is "
-    "the mean that is not disjoint. Given signs of zero drop their entries; the authors' code takes "
-    "the negative side.",
+    "the mean that is not disjoint. Given signs of zero drop their entries; the authors' code "
+    "takes the negative side.",
     first_pass=TrimThresholds,
     guess=MajoritySign(),
 )

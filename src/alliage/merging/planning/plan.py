@@ -270,7 +270,7 @@ class Plan:
         """Bytes of tensors, over all passes that are certain."""
         if self.base is None:
             return 0
-        passes = 1 + (self.method.first_pass is not None) + (self.method.masks is not None)
+        passes = max((self.method.readings(**each.arguments) for each in self.merged), default=1)
         models = sum(stored_bytes(vector) for vector in self.vectors)
         models += sum(statistics.file.nbytes for statistics in self.statistics)
         signs = self.signs.nbytes if self.signs is not None else 0
