@@ -1,6 +1,7 @@
 """Signs saved from one model and given to TIES, against the paper's words on dense vectors."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -180,6 +181,46 @@ def test_signs_of_other_shapes_are_named_all_at_once(home, tmp_path):
     assert len(found) == 2
     assert "layers.0.bias: has the shape [7], expected the base's [123]." in found[0]
     assert "norm.weight: is not there, expected the base's [1]." in found[1]
+
+
+def test_signs_of_another_base_are_refused(home, tmp_path):
+    """Of b, as if c were what all were tuned from."""
+    other = tmp_path / "other.safetensors"
+    alliage.signs(home / "b", base=home / "c", out=other)
+    made = plan(recipe(home, signs=str(other)))
+    (problem,) = map(str, made.problems)
+    assert f"{other}: counts from another base ({home / 'c'}) than {home / 'base'}." in problem
+    assert f"alliage signs MODEL --base {home / 'base'} -o FILE." in problem
+    with pytest.raises(AlliageError, match="counts from another base"):
+        run(made, tmp_path / "out")
+
+
+def test_the_base_may_lie_elsewhere(home, tmp_path):
+    shutil.copytree(home / "base", tmp_path / "moved")
+    assert plan(recipe(home, base=str(tmp_path / "moved"))).problems == []
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"role": "base"}]', "[]", "[" * 100_000])
+def test_a_record_that_is_none_is_refused(home, tmp_path, text):
+    tensors = load_file(home / "oracle.safetensors")
+    save_file(tensors, tmp_path / "odd.safetensors", metadata={"alliage.inputs": text})
+    (problem,) = plan(recipe(home, signs=str(tmp_path / "odd.safetensors"))).problems
+    assert "is no record that Alliage wrote" in problem.what
+
+
+def test_signs_that_are_all_zero_are_noted(home, tmp_path):
+    tensors = load_file(home / "oracle.safetensors")
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    save_file(zeros, tmp_path / "zeros.safetensors")
+    said = "are zero: no model changes the base"
+    assert any(
+        said in note for note in plan(recipe(home, signs=str(tmp_path / "zeros.safetensors"))).notes
+    )
+    zeros["norm.weight"][-1] = -1
+    save_file(zeros, tmp_path / "one.safetensors")
+    assert not any(
+        said in note for note in plan(recipe(home, signs=str(tmp_path / "one.safetensors"))).notes
+    )
 
 
 def test_weights_are_no_signs(home):

@@ -11,6 +11,7 @@ from alliage.checkpoints.writer import NEVER_SHARD, Layout, plan_layout
 from alliage.errors import AlliageError, Problem
 
 DTYPE = "I8"
+INPUTS = "alliage.inputs"  # in the header: what they were counted from, as in alliage.json
 
 
 def signs_layout(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Layout:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alliage import vectors
 from alliage.checkpoints import provenance
-from alliage.checkpoints.signs import signs_layout
+from alliage.checkpoints.signs import INPUTS, signs_layout
 from alliage.checkpoints.upload import local_destination
 from alliage.checkpoints.writer import one_file, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.threads import one_torch_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -65,34 +69,70 @@ def signs(
         AlliageError: the two do not fit together, or hold NaN or infinity; every misfit.
     """
     started = time.perf_counter()
+    place = place_for(out)
+    vector = vectors.open(model, base)
+    sources = [("base", vector.base), *((vector.name, each) for each in vector.checkpoints)]
+    inputs = [provenance.describe_input(role, checkpoint) for role, checkpoint in sources]
+    metadata = {"alliage.signs": vector.name, INPUTS: json.dumps(inputs)}
+    return write_signs(place, vector.shapes, vector.block, metadata, str(model), started, on_event)
+
+
+def place_for(out: str | Path) -> Path:
+    """Where a file of signs goes.
+
+    Raises:
+        UsageError: it exists, or its name is of something else.
+    """
     place = local_destination(out)
     if place.suffix != ".safetensors":
         fix = "Name it NAME.safetensors."
         raise UsageError(Problem(str(out), "is no name for a file of signs.", fix))
     refuse_existing(place)
+    return place
+
+
+def write_signs(
+    place: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    block: Callable[[str, int, int], Tensor],
+    metadata: Mapping[str, str],
+    where: str,
+    started: float,
+    on_event: OnEvent | None = None,
+) -> SignsRecord:
+    """Write the signs of a task vector.
+
+    Args:
+        place: from `place_for`.
+        shapes: of its parameters.
+        block: elements [start, stop) of a parameter's delta.
+        metadata: of the file.
+        where: the model's name, for errors.
+        started: when the work began, by `time.perf_counter`.
+        on_event: called with ("signs", done, total).
+
+    Raises:
+        AlliageError: NaN or infinity; each parameter that holds some.
+    """
     notify = on_event or (lambda *_: None)
-    vector = vectors.open(model, base)
-    sources = [("base", vector.base), *((vector.name, each) for each in vector.checkpoints)]
-    inputs = [provenance.describe_input(role, checkpoint) for role, checkpoint in sources]
-    metadata = {"alliage.signs": vector.name, "alliage.inputs": json.dumps(inputs)}
-    layout = signs_layout(vector.shapes, metadata)
+    layout = signs_layout(shapes, metadata)
     positive = negative = 0
     problems = []
     with one_torch_thread(), one_file(place, layout) as writer:
-        for done, (name, shape) in enumerate(vector.shapes.items(), start=1):
+        for done, (name, shape) in enumerate(shapes.items(), start=1):
             numel = math.prod(shape)
             for start in range(0, numel, _BLOCK):
-                delta = vector.block(name, start, min(start + _BLOCK, numel))
+                delta = block(name, start, min(start + _BLOCK, numel))
                 if not delta.isfinite().all():
-                    problems.append(Problem(f"{model}: {name}", "holds NaN or infinity."))
+                    problems.append(Problem(f"{where}: {name}", "holds NaN or infinity."))
                     break
                 positive += int((delta > 0).sum())
                 negative += int((delta < 0).sum())
                 found = delta.sign().char()  # int8
                 writer.write(name, start, found.numpy().data.cast("B"))
-            notify("signs", done, len(vector.shapes))
+            notify("signs", done, len(shapes))
         if problems:
             raise AlliageError(problems)
-    zero = sum(map(math.prod, vector.shapes.values())) - positive - negative
+    zero = sum(map(math.prod, shapes.values())) - positive - negative
     seconds = time.perf_counter() - started
     return SignsRecord(place, positive, negative, zero, layout.nbytes, seconds)

@@ -42,9 +42,9 @@ def plan(
 ) -> Plan:
     """Open every model of a recipe and decide what becomes of each tensor.
 
-    Nothing but headers is read; only where the method needs statistics, the models' weights are
-    hashed, to see whether the statistics are of them. Misfits between the files do not raise: they
-    are the plan's `problems`, all of them.
+    Nothing but headers is read; only where the method needs statistics, or signs are given, weights
+    are hashed, to see whether they are of the same models. Misfits between the files do not raise:
+    they are the plan's `problems`, all of them.
 
     Args:
         recipe: what to merge.
