@@ -48,6 +48,14 @@ def test_normalised_each_model_has_information_of_norm_one():
     torch.testing.assert_close(nothing, weights[1], rtol=1e-5, atol=0)
 
 
+def test_the_floor_is_divided_by_the_norms_too():
+    # norms 5 and 1: where nobody knows anything, floors count 1/5 and 1, and give 9·1 / 1.2
+    weights = torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
+    information = torch.tensor([[3.0, 4.0, 0.0], [0.8, 0.6, 0.0]])
+    assert fisher(weights, fisher=information, normalize=True)[2].item() == pytest.approx(7.5)
+    assert fisher(weights, fisher=information)[2].item() == pytest.approx(4.5)
+
+
 @given(st.integers(1, 5), st.integers(1, 30), st.booleans(), st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
 def test_it_minimises_the_distance_that_the_information_measures(models, size, normalize, seed):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import geometric_slerp
 
 from alliage.errors import UsageError
-from alliage.merging import get_method, parse_recipe, plan, slerp
+from alliage.merging import describe, get_method, parse_recipe, plan, slerp
 from tests.merging.methods.through_engine import SHAPES, checkpoints, deltas_of, merged_everyhow
 from tests.merging.tensors import close, draw
 from tests.merging.test_odd_inputs import recipe
@@ -91,6 +91,19 @@ def test_the_engine_merges_each_parameter_whole(tmp_path, method, flatten):
         else:
             expected = nuslerp(torch.stack([model[name] for model in models[1:]]), flatten=flatten)
         close(found[name], expected)
+
+
+def test_shares_that_rules_make_zero_for_a_tensor_are_equal_there(tmp_path):
+    models = checkpoints(tmp_path, "ab")
+    rules = [{"filter": "bias", "value": 0.0}, {"value": 1.0}]
+    found = merged_everyhow(tmp_path, "nuslerp", "ab", base=None, parameters={"weight": rules})
+    pair = torch.stack([model["layers.0.bias"] for model in models[1:]])
+    close(found["layers.0.bias"], nuslerp(pair))
+    assert "equal for tensors of which rules make both zero" in (
+        describe("nuslerp").parameters["weight"].meaning
+    )
+    with pytest.raises(UsageError, match="all weights are zero"):
+        recipe(tmp_path, "nuslerp", "ab", None, parameters={"weight": 0.0}).settings()
 
 
 def test_bad_input(tmp_path):

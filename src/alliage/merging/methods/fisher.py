@@ -93,9 +93,10 @@ def fisher(
         weights: [n, ...], the models' weights.
         fisher: [n, ...], F̂ᵢ of each entry, whole where it is to be normalised without `norms`.
         weight: wᵢ, the share of each model.
-        floor: the least F̂ᵢ of an entry; where all models have it, the entry is averaged.
-        normalize: divide F̂ᵢ by its norm over the whole model, so that a model whose answers depend
-            much on all its weights does not outweigh the others.
+        floor: the least F̂ᵢ of an entry; where all models have it, the entry is averaged, with
+            `normalize` by the inverse norms.
+        normalize: divide F̂ᵢ, the floor included, by its norm over the whole model, so that a model
+            whose answers depend much on all its weights does not outweigh the others.
         norms: [n], of the whole models.
 
     Returns:

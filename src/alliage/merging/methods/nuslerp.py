@@ -39,7 +39,7 @@ def nuslerp(
 
     Args:
         weights: [2, ...], a and b.
-        weight: w₁ and w₂, the models' shares; equal where both are zero.
+        weight: w₁ and w₂, the models' shares; equal for tensors of which rules make both zero.
         flatten: whether the whole tensor is one vector.
         columns: where it is not, whether each of its columns is one, along the first dimension;
             otherwise each of its rows is, along the last one.
@@ -70,7 +70,7 @@ def nuslerp_delta(
 
     Args:
         deltas: [2, ...], the task vectors.
-        weight: w₁ and w₂, the models' shares; equal where both are zero.
+        weight: w₁ and w₂, the models' shares; equal for tensors of which rules make both zero.
         flatten: whether the whole tensor is one vector.
         columns: where it is not, whether each of its columns is one, along the first dimension;
             otherwise each of its rows is, along the last one.
