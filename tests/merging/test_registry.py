@@ -1,10 +1,17 @@
 import pytest
 
+from alliage import merging
 from alliage.merging import describe, get_method, method, ties
 
 
 def test_the_decorator_returns_the_function():
     assert get_method("ties") is ties
+
+
+def test_every_method_of_ours_can_be_imported_by_its_name():
+    ours = [name for name in list_methods() if describe(name).function.__module__[:7] == "alliage"]
+    assert set(ours) <= set(merging.__all__)
+    assert all(getattr(merging, name) is get_method(name) for name in ours)
 
 
 def test_parameters_are_declared_once_in_the_signature():

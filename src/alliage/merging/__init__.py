@@ -14,9 +14,11 @@ from alliage.merging.engine.run import RunRecord, run
 from alliage.merging.methods.arcee_fusion import arcee_fusion
 from alliage.merging.methods.average import average
 from alliage.merging.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
+from alliage.merging.methods.consensus import consensus, consensus_ties, tall_masks
 from alliage.merging.methods.core_space import core_space
 from alliage.merging.methods.dare import dare_linear, dare_ties
 from alliage.merging.methods.della import della, della_linear
+from alliage.merging.methods.emr import emr
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
 from alliage.merging.methods.geometric_median import geometric_median
@@ -61,12 +63,15 @@ __all__ = [
     "average",
     "breadcrumbs",
     "breadcrumbs_ties",
+    "consensus",
+    "consensus_ties",
     "core_space",
     "dare_linear",
     "dare_ties",
     "della",
     "della_linear",
     "describe",
+    "emr",
     "factor_average",
     "fisher",
     "geometric_median",
@@ -104,6 +109,7 @@ __all__ = [
     "slerp",
     "star",
     "svc",
+    "tall_masks",
     "task_arithmetic",
     "ties",
     "tsv_m",
