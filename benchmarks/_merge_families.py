@@ -71,6 +71,7 @@ class Family(NamedTuple):
         recipe: how each model is tuned, without its task and seed.
         scored: at most so many examples of each task.
         steps: of AdaMerging.
+        labels: that Fisher matrices are of, expected or sampled.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Family(NamedTuple):
     recipe: Mapping[str, Any]
     scored: int
     steps: int
+    labels: str
 
     @property
     def searches(self) -> dict[str, str]:
@@ -95,11 +97,19 @@ class Family(NamedTuple):
 _IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
 _TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
 FAMILIES = {
-    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, 300),
+    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, 300, "expected"),
     "texts-full": Family(
-        "texts, in full", "encoder", _TEXT_TASKS, _OF_TEXTS | {"learning_rate": 1e-4}, 200, 100
+        "texts, in full",
+        "encoder",
+        _TEXT_TASKS,
+        _OF_TEXTS | {"learning_rate": 1e-4},
+        200,
+        100,
+        "sampled",
     ),
-    "texts-lora": Family("texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, 100),
+    "texts-lora": Family(
+        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, 100, "sampled"
+    ),
 }
 
 
@@ -122,9 +132,9 @@ def prepare(family: Family, home: Path) -> None:
             content = {"model": family.base, "task": ref, "seed": seed, **family.recipe}
             recipe.write_text(yaml.safe_dump(content))
             tuned.append((model, f"tune {recipe.name} -o {model}"))
-            for kind in ("fisher", "regmean"):
+            for kind, more in (("fisher", f" --labels {family.labels}"), ("regmean", "")):
                 out = f"{model}/{kind}.safetensors"
-                options = f"--task {ref} --examples {STATISTICS} -o {out}"
+                options = f"--task {ref} --examples {STATISTICS}{more} -o {out}"
                 collected.append((out, f"statistics {kind} {model} {options}"))
         models = " ".join(f"{task}-{seed}" for task in family.tasks)
         tasks = " ".join(f"--task {ref}" for ref in family.tasks.values())

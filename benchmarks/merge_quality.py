@@ -297,7 +297,8 @@ def _note(name: str, family: Family) -> str:
         "rates 1e-5, 3e-5, 1e-4, 3e-4 (wudi); ada_merging is task arithmetic with coefficients "
         f"that minimise entropy on {family.scored} examples of each validation split without "
         f"their labels, in {family.steps} steps of 8 of each; fisher and regmean know "
-        f"{STATISTICS} training examples of each task. s before: collecting the statistics of all "
-        "tasks, or searching; s, MiB: the whole merging command, start-up included, and its peak "
-        "anonymous memory. One thread for each process and as many processes as cores."
+        f"{STATISTICS} training examples of each task, fisher by {family.labels} labels. s "
+        "before: collecting the statistics of all tasks, or searching; s, MiB: the whole merging "
+        "command, start-up included, and its peak anonymous memory. One thread for each process "
+        "and as many processes as cores."
     )
