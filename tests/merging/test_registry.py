@@ -1,7 +1,7 @@
 import pytest
 
 from alliage import merging
-from alliage.merging import describe, get_method, method, ties
+from alliage.merging import describe, get_method, list_methods, method, ties
 
 
 def test_the_decorator_returns_the_function():
