@@ -155,6 +155,22 @@ def test_weights_that_sum_to_zero_cannot_be_shares(home):
     assert problem.startswith("weight of layers.1.query.bias")
 
 
+@pytest.mark.parametrize(
+    "method", ["geometric_median", "karcher", "multislerp", "multislerp_delta", "fisher", "regmean"]
+)
+def test_weights_that_are_all_zero_for_one_tensor_are_known_beforehand(home, method):
+    for name in ("a", "b"):
+        store_statistics(home / name, describe(method).statistics)
+    base = "base" if describe(method).space == "delta" else None
+    rules = [{"filter": "1.query", "value": 0}, {"value": 1}]
+    (problem,) = said(plan(recipe(home, method, base=base, parameters={"weight": rules})))
+    assert problem.startswith("weight of layers.1.query")
+    assert "the weights [0, 0] sum to zero. Set " in problem
+    assert problem.endswith("other weights.")
+    rules[0]["value"] = 0.5
+    assert said(plan(recipe(home, method, base=base, parameters={"weight": rules}))) == []
+
+
 def test_too_little_disk_is_known_beforehand(home, monkeypatch):
     usage = namedtuple("usage", "total used free")
     asked = []

@@ -82,7 +82,7 @@ def fisher(
     weights: Tensor,
     *,
     fisher: Tensor,
-    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    weight: Annotated[PerModelNumber, PerModel(shares=True), In(0)] = 1.0,
     floor: Annotated[float, In(0, open_low=True)] = 1e-6,
     normalize: bool = False,
     norms: Sequence[float] | None = None,

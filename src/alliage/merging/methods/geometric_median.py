@@ -33,7 +33,7 @@ _NEAR = 1e-9  # of the largest distance: where a model is hit, shares would be i
 def geometric_median(
     weights: Tensor,
     *,
-    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    weight: Annotated[PerModelNumber, PerModel(shares=True), In(0)] = 1.0,
     over: Scope = "model",  # noqa: ARG001  the engine's: here everything is one vector
     distances: Table | None = None,
 ) -> Tensor:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def karcher(
     weights: Tensor,
     *,
-    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    weight: Annotated[PerModelNumber, PerModel(shares=True), In(0)] = 1.0,
     iterations: Annotated[int, In(0, 10**6)] = 10,
     tolerance: Annotated[float, In(0)] = 1e-5,
     products: Table | None = None,

@@ -38,7 +38,7 @@ def regmean(
     weights: Tensor,
     *,
     grams: Tensor | None,
-    weight: Annotated[PerModelNumber, PerModel(), In(0)] = 1.0,
+    weight: Annotated[PerModelNumber, PerModel(shares=True), In(0)] = 1.0,
     alpha: Annotated[float, In(0, 1)] = 0.9,
 ) -> Tensor:
     """Minimise Σ wᵢ E‖(W − Wᵢ)x‖² over each model's inputs: Wᵀ = (Σ wᵢG̃ᵢ)⁻¹ Σ wᵢG̃ᵢWᵢᵀ.

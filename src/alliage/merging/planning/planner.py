@@ -30,6 +30,8 @@ from alliage.merging.registry import Method, Scope
 
 _Result = TypeVar("_Result")
 
+_CANCELLED = 1e-8  # a sum of weights of either sign
+
 
 def plan(
     recipe: MergeRecipe,
@@ -200,13 +202,14 @@ def _check_arguments(made: Plan) -> None:
     method, problems = made.method, []
     everything: list[MergedTensor | MergedModule | MergedScales]
     everything = [*made.merged, *made.factors, *made.scales]
-    if method.parameters.get("normalize") is not None and "weight" in method.parameters:
+    weight = method.parameters.get("weight")
+    if weight is not None and (weight.shares or "normalize" in method.parameters):
         for tensor in everything:
-            given = tensor.arguments
-            if given["normalize"] and abs(math.fsum(given["weight"])) < 1e-8:
+            given, total = tensor.arguments, abs(math.fsum(tensor.arguments["weight"]))
+            if total == 0 if weight.shares else given["normalize"] and total < _CANCELLED:
                 what = f"the weights {given['weight']} sum to zero."
-                fix = "Set normalize: false, or other weights."
-                problems.append(Problem(f"weight of {tensor.name}", what, fix))
+                fix = "other weights." if weight.shares else "normalize: false, or other weights."
+                problems.append(Problem(f"weight of {tensor.name}", what, f"Set {fix}"))
                 break
     for group in made.groups():
         wrong = _differing(method, group)
