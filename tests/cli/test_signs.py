@@ -33,11 +33,32 @@ def test_json_is_all_of_stdout(alliage, workspace):
     assert document["run"]["bytes_written"] == (workspace / "oracle.safetensors").stat().st_size
 
 
+BOTH = "--task sentiment-data --task topics-data"
+
+
+def test_signs_are_estimated_from_a_few_examples(alliage, workspace):
+    line = f"signs sentiment topics --base base {BOTH} --examples 4 --steps 3 -o few.safetensors"
+    done = alliage(line)
+    assert done.returncode == 0, done.stderr
+    assert "trained on 4, 4 examples: the loss of a batch was " in done.stderr
+    done = alliage(f"{line.replace('few.', 'base.')} --start base --split validation --json -q")
+    document = json.loads(done.stdout)
+    assert document["examples"] == [4, 4]
+    assert (workspace / "few.safetensors").read_bytes() != (
+        workspace / "base.safetensors"
+    ).read_bytes()
+    line = "merge --method ties --signs few.safetensors --base base sentiment topics -o out"
+    assert alliage(line).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("signs topics --base base", "no output file"),
         ("signs topics -o signs.safetensors", "no base given"),
+        ("signs a b --base base -o s.safetensors", "name a task for each"),
+        ("signs a --base base --steps 3 -o s.safetensors", "--steps: go with examples"),
+        (f"signs sentiment --base base {BOTH} -o s.safetensors", "1 model, but 2 tasks"),
         ("signs topics --base base -o signs", "Name it NAME.safetensors"),
         ("merge merge.yml --signs x.safetensors -o out", "--signs: go with --method"),
         ("merge --method average --signs x.safetensors sentiment -o out", "elects no signs"),

@@ -23,7 +23,7 @@ from alliage.search.candidates import Candidate, Candidates
 By = Literal["task", "layer"]
 OnEvent = Callable[[str, int, int], None]
 
-_KINDS = ("sequence-classification", "token-classification", "image-classification")
+KINDS = ("sequence-classification", "token-classification", "image-classification")
 # Methods whose result is Σ λₖ Φ(τₖ), with these parameters: AdaMerging, and AdaMerging++.
 _LINEAR: Mapping[str, Mapping[str, Any]] = {
     "task_arithmetic": {"scale": 1.0},
@@ -114,7 +114,7 @@ def learn(
     problems = [
         Problem(each.task.name, f"is a {each.task.kind} task: its entropy is not learned from.")
         for each in candidates.questions
-        if each.task.kind not in _KINDS
+        if each.task.kind not in KINDS
     ]
     if problems:
         raise UsageError(problems)
@@ -123,7 +123,7 @@ def learn(
     weights = torch.full((rows, len(recipe.models)), settings.start, requires_grad=True)
     optimiser = torch.optim.Adam([weights], lr=settings.learning_rate)
     streams = [
-        _batches(question.examples, settings.batch_size, settings.seed)
+        batches_of(question.examples, settings.batch_size, settings.seed)
         for question in candidates.questions
     ]
     entropies = []
@@ -197,6 +197,33 @@ class _Merge:
         return _weighted(self._recipe, rules)
 
 
+def answers(
+    candidate: Candidate, body: Mapping[str, Tensor], examples: list[Example]
+) -> tuple[Tensor, Tensor]:
+    """What a model with another body says of some examples.
+
+    Args:
+        candidate: the model, of a task with labels.
+        body: name in the merged checkpoint -> weights.
+        examples: one batch.
+
+    Returns:
+        logits [decisions, labels of the task], float32, and the right labels [decisions].
+    """
+    classifier = candidate.classifier
+    batch = classifier.encoder.collate(classifier.encoder.encode(examples))
+    given = batch.pop("labels")
+    weights = {own: body[name] for name, own in candidate.parameters.items() if name in body}
+    device = next(iter(body.values())).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    logits = torch.func.functional_call(classifier.model, weights, kwargs=inputs).logits.float()
+    logits, given = logits[..., torch.tensor(classifier.columns, device=device)], given.to(device)
+    if classifier.kind == "token-classification":
+        decided = given != IGNORED
+        logits, given = logits[decided], given[decided]
+    return logits, given
+
+
 def batch_entropy(
     candidate: Candidate, body: Mapping[str, Tensor], examples: list[Example]
 ) -> Tensor:
@@ -207,16 +234,7 @@ def batch_entropy(
         body: name in the merged checkpoint -> weights.
         examples: with labels that nobody looks at: they tell which tokens are decided.
     """
-    classifier = candidate.classifier
-    batch = classifier.encoder.collate(classifier.encoder.encode(examples))
-    given = batch.pop("labels")
-    weights = {own: body[name] for name, own in candidate.parameters.items() if name in body}
-    device = next(iter(body.values())).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    logits = torch.func.functional_call(classifier.model, weights, kwargs=inputs).logits.float()
-    logits = logits[..., torch.tensor(classifier.columns, device=device)]
-    if classifier.kind == "token-classification":
-        logits = logits[given.to(device) != IGNORED]
+    logits, _ = answers(candidate, body, examples)
     log_p = logits.log_softmax(dim=-1)
     entropy: Tensor = -(log_p.exp() * log_p).sum(dim=-1).mean()
     return entropy
@@ -230,7 +248,7 @@ def _weighted(recipe: MergeRecipe, weights: list[Any]) -> MergeRecipe:
     return recipe.model_copy(update={"models": models})
 
 
-def _batches(examples: tuple[Example, ...], size: int, seed: int) -> Iterator[list[Example]]:
+def batches_of(examples: tuple[Example, ...], size: int, seed: int) -> Iterator[list[Example]]:
     """Batches without end, every example once before any comes again."""
     draw = torch.Generator().manual_seed(seed)
     waiting: list[int] = []
