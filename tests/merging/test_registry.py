@@ -1,7 +1,11 @@
+from typing import Annotated, Literal
+
 import pytest
 
 from alliage import merging
+from alliage.errors import UsageError
 from alliage.merging import describe, get_method, list_methods, method, ties
+from alliage.merging.signature import In
 
 
 def test_the_decorator_returns_the_function():
@@ -24,6 +28,58 @@ def test_parameters_are_declared_once_in_the_signature():
     assert str(parameters["density"].range) == "(0, 1]"
     assert parameters["weight"].per_model
     assert parameters["density"].meaning.startswith("Kᵢ, the share of entries")
+
+
+def test_units_and_spaces_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="unit of the merge method 'mine' must be one of block, "):
+        method("mine", unit="blocks", space="delta", paper="none")
+    with pytest.raises(ValueError, match="must be one of weight, delta, got 'deltas'"):
+        method("mine", unit="block", space="deltas", paper="none")
+
+
+def a_word(deltas, *, mode: str = "a"):
+    """Take a word."""
+
+
+def maybe_a_word(deltas, *, mode: Literal["a", "b"] | None = None):
+    """Take a word or none."""
+
+
+def marked(deltas, *, mode: Annotated[str, In(0, 1)] = "a"):
+    """Take a word in a range."""
+
+
+def numbers(deltas, *, mode: tuple[float, ...] = (0.5,)):
+    """Take several numbers."""
+
+
+def counts(deltas, *, mode: Literal[1, 2] = 1):
+    """Take one of some numbers."""
+
+
+def unhinted(deltas, *, mode=1.0):
+    """Say nothing of its kind."""
+
+
+@pytest.mark.parametrize("function", [a_word, maybe_a_word, marked, numbers, counts, unhinted])
+def test_parameters_that_cannot_be_declared_are_refused(function):
+    name = (
+        rf"test_registry\.{function.__name__}: mode.*; parameters are bool, int, float, a Literal"
+    )
+    with pytest.raises(ValueError, match=name):
+        method("mine", unit="block", space="delta", paper="none")(function)
+    with pytest.raises(UsageError, match="no merge method 'mine'"):
+        describe("mine")
+
+
+def test_parameters_by_position_are_refused():
+    def mine(deltas, scale: float = 1.0):
+        """Scale them."""
+
+    with pytest.raises(ValueError, match="mine takes deltas, scale by position: expected 1, then"):
+        method("mine", unit="block", space="delta", paper="none")(mine)
+    with pytest.raises(ValueError, match="expected 2, then"):
+        method("mine", unit="factors", space="delta", paper="none")(lambda B: B)
 
 
 def test_a_taken_name_is_refused():

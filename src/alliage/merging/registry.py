@@ -26,6 +26,7 @@ from typing import (
     Literal,
     Protocol,
     TypeVar,
+    get_args,
     runtime_checkable,
 )
 
@@ -209,8 +210,13 @@ def method(
     """Register a merge method; the function itself stays as it is.
 
     Raises:
-        ValueError: the name is taken by another function.
+        ValueError: the name is taken by another function, there is no such unit or space, or a
+            parameter is of a kind that cannot be declared.
     """
+    for what, value, kind in (("unit", unit, Unit), ("space", space, Space)):
+        if value not in get_args(kind):
+            expected = f"must be one of {', '.join(get_args(kind))}, got {value!r}"
+            raise ValueError(f"{what} of the merge method {name!r} {expected}.")
 
     def register(function: Function) -> Function:
         known = _REGISTRY.get(name)
@@ -235,7 +241,11 @@ def method(
             masks=masks,
             rank=rank,
             statistics=statistics,
-            parameters=declared(function),
+            parameters=declared(
+                function,
+                tensors=2 if unit == "factors" else 1,
+                passes=first_pass is not None or guess is not None,
+            ),
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
         return function

@@ -19,6 +19,18 @@ else:
     PerModelNumber = float | Any
 
 
+_BY_POSITION = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+_SUPPLIED = ("uniform", "signs", "apply", "fisher", "grams")  # by the engine
+_KINDS = (
+    "bool, int, float, a Literal of words, any of them Annotated with In(low, high), or "
+    "Annotated[PerModelNumber, PerModel()]; what a first pass supplies is None by default"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class In:
     """A parameter's range.
@@ -83,17 +95,7 @@ class Parameter:
     def check(self, value: Any) -> str:
         """What is wrong with a value, or nothing."""
         if self.rule:
-            from alliage.merging.registry import describe, list_methods
-
-            methods = map(describe, list_methods())
-            known = [
-                each.name
-                for each in methods
-                if each.unit != "factors" and each.statistics is None and each.masks is None
-            ]
-            if value in known:
-                return ""
-            return f"must name a method of blocks or tensors ({nearest(str(value), known)})"
+            return _no_rule(value)
         if self.choices:
             return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if self.kind is bool:
@@ -122,18 +124,38 @@ class Parameter:
         return int(value) if self.kind is int and isinstance(value, float) else value
 
 
-def declared(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword parameters with declared kinds; others are what passes supply."""
+def declared(function: Callable[..., Any], *, tensors: int, passes: bool) -> dict[str, Parameter]:
+    """The keyword parameters that users set; others are what the engine or passes supply.
+
+    Args:
+        function: of a method.
+        tensors: how many arguments it takes by position.
+        passes: whether a first pass or a guess supplies some, whose default is None.
+
+    Raises:
+        ValueError: a parameter that nobody could set, or of a kind that cannot be declared.
+    """
     hints = get_type_hints(function, localns={"Tensor": Any}, include_extras=True)
     meanings = _meanings(inspect.getdoc(function) or "")
+    parameters = inspect.signature(function).parameters
+    placed = [name for name, each in parameters.items() if each.kind in _BY_POSITION]
+    if len(placed) != tensors:
+        what = f"takes {', '.join(placed) or 'nothing'} by position"
+        fix = f"expected {tensors}, then * and the parameters"
+        raise ValueError(f"{function.__module__}.{function.__qualname__} {what}: {fix}.")
     declared = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
-        hint = hints[name]
+        hint = hints.get(name)
         kind, *marks = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-        if not marks and get_origin(kind) is not Literal and kind not in (bool, int, float):
-            continue
+        if not _declarable(kind, marks):
+            if name in _SUPPLIED or (passes and not marks and parameter.default is None):
+                continue
+            found = f"{name}: {parameter.annotation}" if hint is not None else f"{name} has no hint"
+            raise ValueError(
+                f"{function.__module__}.{function.__qualname__}: {found}; parameters are {_KINDS}."
+            )
         declared[name] = Parameter(
             name=name,
             kind=float if kind == PerModelNumber else kind,
@@ -147,6 +169,36 @@ def declared(function: Callable[..., Any]) -> dict[str, Parameter]:
             rule=any(isinstance(mark, Rule) for mark in marks),
         )
     return declared
+
+
+def _declarable(kind: Any, marks: list[Any]) -> bool:
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(kind))
+    if any(isinstance(mark, Rule) for mark in marks):
+        return kind is str
+    return kind in (bool, int, float) or (kind == PerModelNumber and bool(marks))
+
+
+def _no_rule(value: Any) -> str:
+    """Why a value names no method that can be another one's rule, or nothing."""
+    from alliage.merging.registry import describe, list_methods
+
+    known, reasons = [], {}
+    for each in map(describe, list_methods()):
+        if each.unit == "factors":
+            reasons[each.name] = "merges LoRA factors itself"
+        elif each.statistics is not None:
+            reasons[each.name] = f"needs statistics of the models ({each.statistics})"
+        elif each.masks is not None:
+            reasons[each.name] = "keeps masks beside what it merges"
+        else:
+            known.append(each.name)
+    if value in known:
+        return ""
+    why = nearest(str(value), known)
+    if isinstance(value, str) and value in reasons:
+        why = f"{value} {reasons[value]}"
+    return f"must name a method of blocks or tensors ({why})"
 
 
 def _meanings(doc: str) -> dict[str, str]:

@@ -63,6 +63,10 @@ def test_rules_that_do_not_fit(family):
             return str(error)
 
     assert "must name a method of blocks or tensors (Did you mean 'ties'" in problems(rule="tiess")
+    said = problems(rule="fisher")
+    assert "rule: must name a method of blocks or tensors (fisher needs statistics of" in said
+    assert "(tall_masks keeps masks beside what it merges), got 't" in problems(rule="tall_masks")
+    assert "(knots merges LoRA factors itself)" in problems(rule="knots")
     assert "has no parameter 'densty'. Did you mean 'density'?" in problems(densty=0.2)
     assert "has no parameter 'density'" in problems(rule="average", density=0.2)
     assert problems(rule="ties", trim="tensor", density=[0.2, 0.4]) == ""
