@@ -48,6 +48,8 @@ def methods(
         for each in plug_ins():
             if each.problem:
                 print(f"left out: {each}: {each.problem}")
+            else:
+                print(f"{', '.join(each.methods)}: of {each}")
 
 
 def page(methods: Sequence[Method]) -> str:
@@ -130,9 +132,11 @@ def _times(count: int) -> str:
 
 
 def _more(method: Method) -> str:
-    """What it writes or takes beside the weights."""
+    """What it writes or takes beside the weights, or how it takes them."""
     if method.masks is not None:
         return "Keeps masks, by which `alliage apply --task` rebuilds each model."
+    if method.oriented:
+        return "Gets linear layers as [outputs, inputs], however they are stored."
     return "Takes given signs (`signs:`) for the elected ones." if method.takes_signs else ""
 
 
@@ -151,12 +155,16 @@ def _link(paper: str) -> str:
 
 
 def _document(method: Method) -> dict[str, Any]:
+    from alliage.merging.registry import plug_in_of
+
+    plug_in = plug_in_of(method.name)
     return {
         "name": method.name,
         "summary": method.summary,
         "unit": method.unit,
         "space": method.space,
         "paper": method.paper,
+        "plug_in": str(plug_in) if plug_in is not None else None,
         "departures": method.departures,
         "first_pass": method.first_pass is not None,
         "passes": _passes(method),
@@ -165,6 +173,7 @@ def _document(method: Method) -> dict[str, Any]:
         "models": method.models,
         "masks": method.masks is not None,
         "takes_signs": method.takes_signs,
+        "oriented": method.oriented,
         "random": method.random,
         "identical": method.identical,
         "homogeneous": method.homogeneous,
@@ -187,6 +196,8 @@ def _print_one(method: Method) -> None:
     document = _document(method)
     print(f"{method.name}: {method.summary}\n")
     print(f"paper       {method.paper}")
+    if document["plug_in"] is not None:
+        print(f"plug-in     {document['plug_in']}")
     print(f"unit        {method.unit}, {_passes(method)}")
     print(f"needs       {_needs(method) or 'no data'}")
     print(f"works on    {'tuned − base' if method.space == 'delta' else 'weights'}")

@@ -16,7 +16,8 @@ _ROWS_AT_ONCE = 2**18  # elements, of which ranks and chances are held
 _DEPARTURES = (
     "ε is half of the window's width, and both of its ends are reached; in the paper it is the "
     "whole width. Where K ± ε would leave [0, 1] the window is narrowed around K. rescale l1 and "
-    "none and the weights wᵢ are not in the paper."
+    "none and the weights wᵢ are not in the paper. A row makes one output; mergekit's is a row as "
+    "it is stored, and so one of GPT-2's inputs."
 )
 
 
@@ -26,6 +27,7 @@ _DEPARTURES = (
     space="delta",
     paper="arXiv:2406.11617",
     departures="No sign is elected, as della does it and the paper. " + _DEPARTURES,
+    oriented=True,
     random=True,
 )
 def della_linear(
@@ -68,6 +70,7 @@ def della_linear(
     space="delta",
     paper="arXiv:2406.11617",
     departures=_DEPARTURES + " Cancelled votes are positive.",
+    oriented=True,
     random=True,
     work=2,
 )

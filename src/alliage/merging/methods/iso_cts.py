@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     departures="Every matrix is merged so, embeddings too, and kernels of convolutions as "
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. Directions that "
     "are rounding errors of float32 take no part. The common directions are taken out on the "
-    "side of the rows as they are stored, the outputs; GPT-2 stores the inputs there.",
+    "side of the outputs.",
+    oriented=True,
     work=WORK,
     seconds=lambda models, *sides, **_: (models + 3) * svd_seconds(*sides),
 )

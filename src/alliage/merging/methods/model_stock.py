@@ -22,7 +22,9 @@ _SINGULAR = 1e-6  # |1 + (N−1)c| below which the ratio says nothing
     "the task vectors cancel; there it is 0 and the base stays. With bounded: false it is the "
     "formula's, and 0 only where that has no value. Cosines are those of the vectors as they are; "
     "mergekit and sd-mecha take products of norms below 1e-6 as 1e-6. One model is its own "
-    "average: c = 1. A filter is all that makes one output.",
+    "average: c = 1. A filter is all that makes one output; mergekit's is a row as it is stored, "
+    "and so one of GPT-2's inputs.",
+    oriented=True,
     identical=True,
 )
 def model_stock(deltas: Tensor, *, filter_wise: bool = False, bounded: bool = True) -> Tensor:

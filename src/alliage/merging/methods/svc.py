@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "or column, is added up with λ. A task's response that is a rounding error of float32 counts "
     "as none: its coefficient would be the quotient of two rounding errors. Equal singular values "
     "leave their directions open, and with them the coefficients.",
+    oriented=True,
     work=WORK,
     seconds=lambda _, *sides, **__: svd_seconds(*sides),
 )

@@ -23,8 +23,8 @@ def _seconds(models: int, rows: int, columns: int, *, steps: int, **_: object) -
     paper="arXiv:2503.08099",
     departures="Every matrix is optimised, embeddings too, and kernels of convolutions as "
     "[out, rest]; what is a vector, or has one row or column, becomes the mean. The gradient is "
-    "its closed form. A task that does not change a matrix has no say in it. The inputs are "
-    "taken to be the columns as they are stored; GPT-2 stores them as rows.",
+    "its closed form. A task that does not change a matrix has no say in it.",
+    oriented=True,
     homogeneous=False,
     work=WORK,
     seconds=_seconds,
