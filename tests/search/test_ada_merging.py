@@ -8,11 +8,12 @@ import torch
 from transformers import BertForSequenceClassification
 
 import alliage
-from alliage.errors import UsageError
+from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, parse_recipe, plan, run
 from alliage.search import ada_merging
 from alliage.search.ada_merging import Settings, learn, linear_recipe
 from alliage.search.candidates import Candidates
+from alliage.search.held import Held
 from alliage.search.questions import questions_of
 from alliage.search.running import learn_coefficients
 from tests.conftest import shift
@@ -195,3 +196,48 @@ def test_a_task_without_labels_to_choose_from_is_refused(recipe, entropies, tmp_
         candidates.questions = tuple(asked)
         with pytest.raises(UsageError, match="mood: is a regression task"):
             learn(linear, candidates, Settings(steps=1))
+
+
+@pytest.mark.parametrize(
+    ("method", "own"), [("task_arithmetic", {"scale": 0.4}), ("ties", {"vote": "count"})]
+)
+def test_what_goes_with_learned_weights_is_not_changed_silently(recipe, method, own):
+    (name,) = own
+    with pytest.raises(UsageError) as caught:
+        linear_recipe(recipe(method, parameters=own))
+    (problem,) = caught.value.problems
+    assert problem.where == name
+    assert problem.what.startswith(f"is {own[name]}: learned weights go with ")
+
+
+def test_a_merge_that_is_the_base_is_no_result(recipe, entropies, tmp_path):
+    linear = linear_recipe(recipe("task_arithmetic"))
+    nothing = Settings(steps=0, start=0.0)
+    with (
+        Candidates(linear, entropies, tmp_path) as candidates,
+        pytest.raises(AlliageError, match=r"all learned weights came to 0: .* in fewer steps"),
+    ):
+        learn(linear, candidates, nothing)
+
+
+@pytest.mark.parametrize(("method", "merges"), [("task_arithmetic", 0), ("ties", 3)])
+def test_no_more_is_held_than_is_learned_with(recipe, entropies, tmp_path, monkeypatch, method,
+                                              merges):  # fmt: skip
+    """Of task arithmetic nothing is merged; of TIES one merge at a time is kept."""
+    kept, made = [], Held.made
+
+    def counted(held, plan):
+        kept.append(len(held._made))
+        return made(held, plan)
+
+    monkeypatch.setattr(Held, "made", counted)
+    linear = linear_recipe(recipe(method))
+    with Candidates(linear, entropies, tmp_path) as candidates:
+        merge = ada_merging._Merge(linear, candidates)
+        assert kept == [0] * merges
+        assert not candidates.held._inputs
+        assert not candidates.held._made
+        assert all(len(parts) == 3 for parts in merge._parts)
+        candidates.score(recipe(method))
+        assert candidates.held._inputs
+    assert not candidates.held._inputs  # nor after its time

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alliage.data import Example
 from alliage.data.encoding import IGNORED
-from alliage.errors import Problem, UsageError
+from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.planning.plan import MergedTensor
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.search.candidates import Candidate, Candidates
@@ -71,7 +71,8 @@ def linear_recipe(recipe: MergeRecipe) -> MergeRecipe:
     """The recipe whose weights are to be learned, of AdaMerging or, by ties, of AdaMerging++.
 
     Raises:
-        UsageError: another method, slices, or a recipe that sets the weights itself.
+        UsageError: another method, slices, or a recipe that sets the weights itself, or what goes
+            with them.
     """
     problems = []
     if recipe.method not in _LINEAR:
@@ -81,9 +82,14 @@ def linear_recipe(recipe: MergeRecipe) -> MergeRecipe:
         problems.append(Problem("slices", "are not for learned coefficients.", "Give models."))
     own = [f"models[{i}]" for i, each in enumerate(recipe.models) if "weight" in each.parameters]
     own += ["the recipe"] if "weight" in recipe.parameters else []
+    fix = "Leave it out."
     problems += [
-        Problem("weight", f"is what is learned, but {place} sets it.", "Leave it out.")
-        for place in own
+        Problem("weight", f"is what is learned, but {place} sets it.", fix) for place in own
+    ]
+    problems += [
+        Problem(name, f"is {recipe.parameters[name]}: learned weights go with {value}.", fix)
+        for name, value in _LINEAR.get(recipe.method, {}).items()
+        if recipe.parameters.get(name, value) != value
     ]
     if problems:
         raise UsageError(problems)
@@ -110,6 +116,7 @@ def learn(
 
     Raises:
         UsageError: a task without labels to be uncertain between.
+        AlliageError: all coefficients came to 0.
     """
     problems = [
         Problem(each.task.name, f"is a {each.task.kind} task: its entropy is not learned from.")
@@ -137,6 +144,9 @@ def learn(
             weights.clamp_(0, 1)
         if on_event is not None:
             on_event("learning", step + 1, settings.steps)
+    if not weights.any():
+        what = "all learned weights came to 0: the merge would be the base."
+        raise AlliageError(Problem("weight", what, "Learn in fewer steps, or from more examples."))
     return Learned(merge.recipe_with(weights.detach()), tuple(entropies))
 
 
@@ -145,17 +155,25 @@ class _Merge:
 
     def __init__(self, recipe: MergeRecipe, candidates: Candidates) -> None:
         self._recipe, self._candidates = recipe, candidates
+        device, held = candidates.settings.device, candidates.held
         count = len(recipe.models)
-        device = candidates.settings.device
         alone = [
-            _weighted(recipe, [float(k == model) for k in range(count)]) for model in range(count)
+            candidates.plan(_weighted(recipe, [float(k == model) for k in range(count)]))
+            for model in range(count)
         ]
-        made = [candidates.held.made(candidates.plan(each)) for each in alone]
-        self.tensors: list[MergedTensor] = candidates.plan(alone[0]).merged
-        self._base = [candidates.held.base(each.name).to(device) for each in self.tensors]
-        self._parts = [  # of each tensor, [n, elements]
-            torch.stack([each[tensor.name] for each in made]).to(device) for tensor in self.tensors
-        ]
+        self.tensors: list[MergedTensor] = alone[0].merged
+        inputs = held.inputs(alone[0])
+        if recipe.method == "task_arithmetic":  # Φ(τ) is τ
+            parts = inputs
+        else:
+            parts = {name: torch.empty_like(tensor) for name, tensor in inputs.items()}
+            for model, made in enumerate(alone):
+                for name, values in held.made(made).items():
+                    parts[name][model] = values
+                held.forget_made()
+        self._base = [held.base(each.name).to(device) for each in self.tensors]
+        self._parts = [parts[each.name].to(device) for each in self.tensors]  # [n, elements]
+        held.clear()
 
     def entropy(self, weights: Tensor, batches: list[list[Example]]) -> tuple[float, Tensor]:
         """The sum over the tasks of the mean entropy of a batch, and its gradient.

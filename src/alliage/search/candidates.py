@@ -145,6 +145,7 @@ class Candidates:
     def __exit__(self, *_: object) -> None:
         self.models.clear()
         self.targets.clear()
+        self.held.clear()
 
     def _load(self, checkpoint: Checkpoint, question: Question) -> None:
         head = question.head

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ class Held:
         if plan.method.masks is not None:
             what = f"{plan.method.name} makes a model for each task, from masks."
             raise UsageError(Problem("method", what, "A search needs methods that make one."))
-        key = _key(plan, set(plan.method.parameters) - {_factor(plan)})
+        key = _key(plan, [name for name in plan.method.parameters if name != _factor(plan)])
         if key in self._made:
             self._made.move_to_end(key)
             return self._made[key]
@@ -108,6 +108,20 @@ class Held:
         self._read(plan)
         self._made[key] = self._compute(plan)
         return self._made[key]
+
+    def inputs(self, plan: Plan) -> Made:
+        """The models' task vectors, [n, elements] of each merged tensor; not to be changed."""
+        self._read(plan)
+        return {tensor.name: self._inputs["delta", tensor.name] for tensor in plan.merged}
+
+    def forget_made(self) -> None:
+        """Let go what methods made of the models."""
+        self._made.clear()
+
+    def clear(self) -> None:
+        """Hold nothing any more; what is needed again is read again."""
+        for held in (self._bases, self._inputs, self._made, self._statistics):
+            held.clear()
 
     def base(self, tensor: str) -> Tensor:
         """The base's elements of a tensor that was merged, float32, flat."""
@@ -156,7 +170,7 @@ class Held:
         first_pass = plan.method.first_pass
         if first_pass is None:
             return None
-        key = _key(plan, set(first_pass.reads))
+        key = _key(plan, first_pass.reads)
         if key not in self._statistics:
             self._statistics[key] = measure(plan, computing, plan.block, lambda *_: None)
         return self._statistics[key]
@@ -285,9 +299,9 @@ def _factor(plan: Plan) -> str | None:
     return next((name for name, each in plan.method.parameters.items() if each.factor), None)
 
 
-def _key(plan: Plan, parameters: set[Any]) -> str:
+def _key(plan: Plan, parameters: Iterable[str]) -> str:
     """What tells a plan from others of the same models, as far as some parameters go."""
-    names: Sequence[str] = sorted(parameters - {None})
+    names = sorted(parameters)
     own = {tuple(repr(t.arguments[name]) for name in names): None for t in plan.merged}
     if len(own) == 1:
         return repr((plan.method.name, names, *own))
