@@ -92,5 +92,12 @@ def test_all_mistakes_are_told_at_once():
         questions_of([TWO], metric="acuracy", heads={"tt": "a"})
     assert "--head tt: no such task. Did you mean 't'?" in str(error.value)
     assert "t: has no metric 'acuracy'. Did you mean 'accuracy' or" in str(error.value)
-    with pytest.raises(UsageError, match="entropy is a metric itself"):
+    with pytest.raises(UsageError, match=r"entropy is a metric itself\. Add --criterion score"):
         questions_of([TWO], metric="f1", criterion="entropy")
+
+
+def test_tasks_of_one_name_are_refused():
+    with pytest.raises(UsageError) as caught:
+        questions_of([TWO, make("regression", name="r"), TWO])
+    problems = [each for each in caught.value.problems if "twice" in each.what]
+    assert [each.where for each in problems] == ["--task t"]

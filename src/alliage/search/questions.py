@@ -101,8 +101,8 @@ def questions_of(
         heads: task -> the parent whose head answers it.
 
     Raises:
-        UsageError: an unknown metric, a task that the criterion does not fit, metrics of which
-            some are better when higher and others when lower; all problems.
+        UsageError: an unknown metric, two tasks of one name, a task that the criterion does not
+            fit, metrics of which some are better when higher and others when lower; all problems.
         Unlabelled: scores are asked for, and the split has no labels.
     """
     problems = [
@@ -110,8 +110,15 @@ def questions_of(
         for name in heads or {}
         if name not in [task.name for task in tasks]
     ]
+    names = [task.name for task in tasks]
+    problems += [
+        Problem(f"--task {name}", "is there twice.", "Name it once; tasks need names of their own.")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     if metric is not None and criterion == "entropy":
-        problems.append(Problem("--metric", "goes with scores: entropy is a metric itself."))
+        what = "goes with scores: entropy is a metric itself."
+        problems.append(Problem("--metric", what, "Add --criterion score (criterion='score')."))
     found = []
     for task in tasks:
         chosen = ENTROPY if criterion == "entropy" else metric or _main_metric(task, split)
@@ -121,12 +128,14 @@ def questions_of(
         elif chosen != ENTROPY and chosen not in known_metrics(task):
             what = f"has no metric {chosen!r}."
             problems.append(Problem(task.name, what, nearest(chosen, known_metrics(task))))
-        elif chosen == ENTROPY:
-            asked = tuple(_with_any_label(e, task) for e in task.examples(split, limit=limit))
-            found.append(Question(task, split, asked, chosen, (heads or {}).get(task.name)))
         else:
-            asked = tuple(labelled(task, split, limit))
-            found.append(Question(task, split, asked, chosen, (heads or {}).get(task.name)))
+            asked = (
+                [_with_any_label(example, task) for example in task.examples(split, limit=limit)]
+                if chosen == ENTROPY
+                else labelled(task, split, limit)
+            )
+            head = (heads or {}).get(task.name)
+            found.append(Question(task, split, tuple(asked), chosen, head))
     if len({each.maximised for each in found}) > 1:
         what = f"{', '.join(sorted({each.metric for each in found}))} have no common mean: some are"
         fix = "Name one metric that all tasks have, or search each task apart."
