@@ -122,7 +122,19 @@ def test_without_a_task_it_says_what_to_take(alliage):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (f"search merge.yml {BOTH} -o x", "does not say what to try"),
+        (
+            f"search merge.yml {BOTH} -o x",
+            "does not say what to try. Add it, such as search: {parameters: {scale: ",
+        ),
+        (
+            f"search merge.yml --preset yadav-2023-ties --steps 3 {BOTH} -o x",
+            "--steps: are of learned weights",
+        ),
+        ("search a b --soup greedy -o x", "--soup: needs a task"),
+        ("search merge.yml --ada-merging task -o x", "--ada-merging: needs a task"),
+        (f"search a b --soup greedy --seed 3 {BOTH} -o x", "--seed: does nothing in a soup"),
+        ("search a b --soup uniform --task topics-data --task topics-data -o x", "is there twice"),
+        (f"search merge.yml --ada-merging task --metric f1 {BOTH} -o x", "Add --criterion score"),
         (f"search merge.yml --preset yadav-2023-tie {BOTH} -o x", "Did you mean 'yadav-2023-ties'"),
         (f"search merge.yml --preset yadav-2023-ties {BOTH}", "Add -o DIR."),
         (f"search merge.yml --soup greedy --ada-merging task {BOTH} -o x", "Choose one."),

@@ -61,7 +61,9 @@ def search(
         Literal["task", "layer"] | None,
         typer.Option(help="Learn a weight for each model, or for each of its tensors."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 500,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of learning weights; 500 by default.")
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Points; the whole grid by default, or 100.")
     ] = None,
@@ -79,7 +81,9 @@ def search(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples in a pass: 64, in a step of learning 16.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of points and batches.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of points and batches; 0 by default.")
+    ] = None,
     memory: console.Memory = "1GiB",
     threads: console.Threads = console.CORES,
     device: Annotated[str, typer.Option(help="Where models answer: cpu or cuda.")] = "cpu",
@@ -94,14 +98,23 @@ def search(
     Every merge is made in memory, over one model that is loaded once, and has the values that
     alliage merge would write. DIR/best.yml is a recipe for alliage merge.
 
+    What is tried stands in the recipe, or in a file of its own, under search: a method, the
+    recipe's own by default, and values of its parameters; or a list of such entries.
+
+    search: {method: ties, parameters: {density: [0.1, 0.2], scale: {low: 0.8, high: 3, step: 0.1}}}
+
     Without a task, it says what to take untried.
     """
     from alliage.studies.results import check_folder, write_table
 
     if soup is not None and ada_merging is not None:
         raise UsageError(Problem("--soup", "and --ada-merging are two things.", "Choose one."))
-    _check_options(soup or (ada_merging and "ada-merging"), preset, space, trials, resume)
+    mode = "--soup" if soup else "--ada-merging" if ada_merging else None
+    _check_options(mode, preset, space, trials, resume, steps, seed)
     if not tasks:
+        if mode:
+            what = "needs a task to ask the models."
+            raise UsageError(Problem(mode, what, "Add --task TASK."))
         _advise(inputs, json=json)
         return
     if out is None:
@@ -122,7 +135,9 @@ def search(
             from alliage.search.ada_merging import Settings
             from alliage.search.running import learn_coefficients
 
-            settings = Settings(by=ada_merging, steps=steps, batch_size=batch_size or 16, seed=seed)
+            settings = Settings(
+                by=ada_merging, steps=steps or 500, batch_size=batch_size or 16, seed=seed or 0
+            )
             recipe, _ = _recipe(inputs)
             found = learn_coefficients(recipe, asked, out, settings, machine=machine, on_event=show)
         else:
@@ -131,7 +146,7 @@ def search(
             recipe, own = _recipe(inputs)
             spaces = _spaces(recipe, own, preset, space)
             found = search_points(
-                recipe, spaces, asked, out, trials=trials, seed=seed, resume=resume,
+                recipe, spaces, asked, out, trials=trials, seed=seed or 0, resume=resume,
                 machine=machine, on_event=show,
             )  # fmt: skip
     write_table(out, "trials", found.to_rows(), command=" ".join(["alliage", *sys.argv[1:]]))
@@ -144,12 +159,22 @@ def search(
 
 
 def _check_options(
-    mode: str | None, preset: str | None, space: Path | None, trials: int | None, resume: bool
+    mode: str | None,
+    preset: str | None,
+    space: Path | None,
+    trials: int | None,
+    resume: bool,
+    steps: int | None,
+    seed: int | None,
 ) -> None:
     given = {"--preset": preset, "--space": space, "--trials": trials, "--resume": resume}
     names = [name for name, value in given.items() if value]
     if mode and names:
-        raise UsageError(Problem(", ".join(names), f"go with a search of points, not --{mode}."))
+        raise UsageError(Problem(", ".join(names), f"go with a search of points, not {mode}."))
+    if steps is not None and mode != "--ada-merging":
+        raise UsageError(Problem("--steps", "are of learned weights.", "Add --ada-merging."))
+    if seed is not None and mode == "--soup":
+        raise UsageError(Problem("--seed", "does nothing in a soup.", "Leave it out."))
     if preset and space:
         raise UsageError(Problem("--preset", "and --space are two grids.", "Choose one."))
 
@@ -212,7 +237,9 @@ def _spaces(
     if file is not None:
         return read_spaces(file, recipe)
     if not own:
-        fix = f"Add it to the recipe, or give --space FILE or --preset {' | '.join(PRESETS)}."
+        example = "search: {parameters: {scale: [0.3, 0.5, 1.0]}}"
+        other = f"--space FILE or --preset {' | '.join(PRESETS)}"
+        fix = f"Add it, such as {example}, or give {other}."
         raise UsageError(Problem("search:", "the recipe does not say what to try.", fix))
     return own
 
