@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 DATA = "--task sentiment-data"
 
@@ -33,12 +34,16 @@ def test_inputs_of_layers_go_through_a_recipe(alliage, workspace):
     done = alliage(f"{line} -o inputs --alpha 0.7 --examples 5")
     assert done.returncode == 0, done.stderr
     assert "inputs/topics-lora.safetensors" in done.stdout
-    (workspace / "plus.yml").write_text(
-        "method: regmean_plus_plus\nbase: base\nmodels:\n"
-        "  - {model: sentiment, statistics: inputs/sentiment.safetensors}\n"
-        "  - {model: topics-lora, statistics: inputs/topics-lora.safetensors}\n"
-        "parameters: {alpha: 0.7}\n"
-    )
+    last = done.stdout[done.stdout.index("method: ") :]
+    assert yaml.safe_load(last) == {
+        "method": "regmean_plus_plus",
+        "parameters": {"alpha": 0.7},
+        "models": [
+            {"model": name, "statistics": f"inputs/{name}.safetensors"}
+            for name in ("sentiment", "topics-lora")
+        ],
+    }
+    (workspace / "plus.yml").write_text(f"base: base\n{last}")
     done = alliage("merge plus.yml -o merged")
     assert done.returncode == 0, done.stderr
     done = alliage("evaluate merged --task sentiment-data --head sentiment -q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,8 @@ def statistics(
 
     regmean++: the same behind merged layers; its models are merged in turn for that.
 
-    A merge looks for MODEL/fisher.safetensors, and so on, or for what the recipe's statistics says.
+    A merge looks for MODEL/fisher.safetensors, and so on, or for what the recipe's statistics says;
+    of regmean++, the last lines are those of the recipe.
     """
     given = {
         "--labels": labels, "--seed": seed, "--alpha": alpha, "--head": head,
@@ -90,6 +92,7 @@ def statistics(
     }  # fmt: skip
     _check(kind, models, tasks, out, {key for key, value in given.items() if value is not None})
     console.check_device(device)
+    alpha = 0.9 if alpha is None else alpha
     from alliage.statistics import collect_fisher, collect_regmean, collect_regmean_plus_plus
     from alliage.statistics.collecting import DEFAULT_MEMORY
 
@@ -111,13 +114,13 @@ def statistics(
             records = [record]
         else:
             records = collect_regmean_plus_plus(
-                models, tasks, out, alpha=0.9 if alpha is None else alpha, on_event=show,
+                models, tasks, out, alpha=alpha, on_event=show,
                 **size, **shared,
             )  # fmt: skip
     if json:
         console.print_json({"statistics": [asdict(record) for record in records]})
         return
-    _print(records)
+    _print(records, alpha)
 
 
 def _check(
@@ -141,7 +144,7 @@ def _check(
         raise UsageError(problems)
 
 
-def _print(records: list[StatisticsRecord]) -> None:
+def _print(records: list[StatisticsRecord], alpha: float) -> None:
     first = records[0]
     name = first.kind.replace("_plus_plus", "++")
     title = f"{name} on {first.split}" + (f", {first.labels} labels" if first.labels else "")
@@ -154,3 +157,8 @@ def _print(records: list[StatisticsRecord]) -> None:
     for record in records:
         print(f"{record.out}: {console.size(record.out.stat().st_size)} for merges of "
               f"{record.model} by {record.kind}.")  # fmt: skip
+    if first.kind == "regmean_plus_plus":  # which lie where no merge looks for them
+        print(f"method: {first.kind}\nparameters: {{alpha: {alpha}}}\nmodels:")
+        for record in records:
+            entry = {"model": record.model, "statistics": str(record.out)}
+            print(f"- {dumps(entry, ensure_ascii=False)}")

@@ -86,21 +86,16 @@ def collect_fisher(
             what = "each token of the vocabulary is a class" if writes else "there are so many"
             what += ": exact expectations would take a backward pass for each."
             raise UsageError(Problem("--labels expected", what, "Use --labels sampled."))
-        done, total = 0, len(ready.examples)
-
-        def on_example() -> None:
-            nonlocal done
-            done += 1
-            if on_event is not None:
-                on_event(f"gradients of {ready.classifier.name}", done, total)
-
+        progress = Progress(
+            on_event, f"gradients of {ready.classifier.name}", len(ready.examples)
+        )  # fmt: skip
         found = fisher_diagonal(
             ready.model,
             ready.batches(1),
             torch.Generator().manual_seed(seed),
             expected=how == "expected",
             shift=ready.shift,
-            on_example=on_example,
+            on_example=lambda: progress(1),
         )
         tensors = in_file(ready.model, ready.body, found)
         origin = ready.origin("fisher", labels=how, seed=seed if how == "sampled" else 0)

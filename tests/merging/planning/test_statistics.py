@@ -42,8 +42,15 @@ def test_where_there_are_none_it_says_how_to_collect_them(home):
     problems = said(merge(home))
     assert len(problems) == 2
     assert problems[0].startswith(f"{home}/a: fisher needs its statistics, and there are none in")
-    assert f"alliage statistics fisher {home}/a --task TASK" in problems[0]
+    written = f"{home}/a/fisher.safetensors"  # where the merge finds them
+    assert f"alliage statistics fisher {home}/a --task TASK -o {written}" in problems[0]
     assert "statistics: FILE" in problems[0]
+
+
+def test_statistics_of_all_models_are_named_by_the_recipe(home):
+    problems = said(recipe(home, "regmean_plus_plus", base=None))
+    assert "regmean++ MODEL... --task TASK... -o DIR" in problems[0]
+    assert "in the recipe: statistics: FILE" in problems[0]
 
 
 def test_other_weights_are_refused(home):

@@ -16,8 +16,6 @@ from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.planning.plan import MergedTensor, Plan, Source
 from alliage.vectors import Combination, TaskVector, Vector, WholeModel
 
-_COMMANDS = {"fisher": "fisher", "regmean": "regmean", "regmean_plus_plus": "regmean++"}
-
 
 def open_models_statistics(made: Plan) -> None:
     """Open every model's statistics, where the method needs some.
@@ -32,11 +30,14 @@ def open_models_statistics(made: Plan) -> None:
         return
     problems: list[Problem] = []
     for (ref, named), vector in zip(asked, made.vectors, strict=True):
-        place = named or default_place(vector.checkpoints[0], kind)
+        beside = default_place(vector.checkpoints[0], kind)
+        place = named or beside
         if place is None or not Path(place).is_file():
             where = "no place for them beside it" if place is None else f"none in {place}"
             what = f"{made.method.name} needs its statistics, and there are {where}."
-            fix = f"Collect them: {_command(kind, ref)}, or name their file: statistics: FILE."
+            fix = f"Collect them: {_command(kind, ref, beside)}."
+            if kind != "regmean_plus_plus":
+                fix = f"{fix} Or name their file in the recipe: statistics: FILE."
             problems.append(Problem(ref, what, fix))
             continue
         try:
@@ -170,6 +171,10 @@ def _other_parameters(made: Plan, tensor: MergedTensor) -> list[Problem]:
     ]
 
 
-def _command(kind: StatisticsKind, ref: str) -> str:
-    models = "MODEL..." if kind == "regmean_plus_plus" else ref
-    return f"alliage statistics {_COMMANDS[kind]} {models} --task TASK"
+def _command(kind: StatisticsKind, ref: str, place: Path | None = None) -> str:
+    if kind == "regmean_plus_plus":
+        return (
+            "alliage statistics regmean++ MODEL... --task TASK... -o DIR, and name each model's "
+            "file in the recipe: statistics: FILE"
+        )
+    return f"alliage statistics {kind} {ref} --task TASK -o {place or 'FILE'}"
