@@ -152,7 +152,8 @@ def declared(function: Callable[..., Any], *, tensors: int, passes: bool) -> dic
         if not _declarable(kind, marks):
             if name in _SUPPLIED or (passes and not marks and parameter.default is None):
                 continue
-            found = f"{name}: {parameter.annotation}" if hint is not None else f"{name} has no hint"
+            shown = inspect.formatannotation(parameter.annotation)
+            found = f"{name}: {shown}" if name in hints else f"{name} has no hint"
             raise ValueError(
                 f"{function.__module__}.{function.__qualname__}: {found}; parameters are {_KINDS}."
             )
