@@ -26,6 +26,7 @@ def test_readings_are_those_of_the_defaults_and_what_changes_them_is_named(allia
     assert "reads every model 3 times\n" in said["pcb"]
     assert "reads every model 3 times, twice with density 1\n" in said["sce"]
     assert "reads every model once, twice with rescale l1\n" in said["dare_ties"]
+    assert "once, and again for what its rule has to know" in alliage("methods knots").stdout
 
 
 def test_a_wrong_name(alliage):

@@ -116,6 +116,8 @@ def _needs(method: Method) -> str:
 
 def _passes(method: Method) -> str:
     """How often models are read by default, and which values of a parameter change it."""
+    if any(each.rule for each in method.parameters.values()):
+        return "reads every adapter once, and again for what its rule has to know of all modules"
     defaults = {each.name: each.default for each in method.parameters.values()}
     usual = method.readings(**defaults)
     said = [f"reads every model {_times(usual)}"]
