@@ -71,3 +71,33 @@ def test_a_broken_plug_in_is_named_and_everything_else_goes_on(alliage, install_
     asked = alliage("merge --method first_only --base base sentiment topics -o other")
     assert asked.returncode == 2
     assert f"'first_only' would come with {where}, which is left out: {why}" in asked.stderr
+
+
+def test_a_plug_ins_merge_says_which_package_it_comes_from(alliage, workspace, install_plug_in):
+    install_plug_in(
+        "my_merge",
+        "from alliage.merging import method\n\n\n"
+        '@method("first_only", unit="block", space="delta", paper="none")\n'
+        'def first_only(deltas):\n    """Keep the first model."""\n    return deltas[0].clone()\n',
+        first="first_only",
+    )
+    where = "my-merge 1.2 (first = my_merge:first_only)"
+    assert alliage("methods").stdout.rstrip().endswith(f"first_only: of {where}")
+    assert f"plug-in     {where}" in alliage("methods first_only").stdout
+    documents = json.loads(alliage("methods --json").stdout)["methods"]
+    assert {each["name"]: each["plug_in"] for each in documents if each["plug_in"]} == {
+        "first_only": where
+    }
+    for method, out in (("first_only", "theirs"), ("ties", "ours")):
+        done = alliage(f"merge --method {method} --base base sentiment topics -o {out}")
+        assert done.returncode == 0, done.stderr
+    theirs, ours = (
+        json.loads((workspace / out / "alliage.json").read_text())["versions"]
+        for out in ("theirs", "ours")
+    )
+    assert theirs == ours | {"my-merge": "1.2"}
+    assert "my-merge 1.2" in (workspace / "theirs" / "README.md").read_text()
+    checked = alliage("verify theirs").stdout
+    assert checked.splitlines()[-1].startswith("Made with python ")
+    assert checked.rstrip().endswith("my-merge 1.2.")
+    assert json.loads(alliage("verify theirs --json").stdout)["versions"] == theirs

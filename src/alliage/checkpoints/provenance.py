@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import alliage
@@ -65,6 +66,8 @@ def describe(
     recipe: Mapping[str, Any],
     inputs: Iterable[Mapping[str, Any]],
     folder: Path,
+    *,
+    packages: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> dict[str, Any]:
     """The content of alliage.json: what was run, on which bytes, by which versions.
@@ -75,6 +78,7 @@ def describe(
         inputs: what `describe_input` returned of each.
         folder: the output's folder; every file in it is vouched for, but for this one and the card
             (an interrupted run may have left both).
+        packages: name -> version, of others that had a part in it.
         more: further facts about the output, such as its task.
 
     No time of day is in it, so the same run on the same inputs writes the same file.
@@ -85,6 +89,7 @@ def describe(
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    versions |= packages
     return {
         "command": command,
         "recipe": dict(recipe),
@@ -100,6 +105,13 @@ def read(folder: Path | RemotePath) -> dict[str, Any] | None:
     """alliage.json of a folder, or nothing."""
     path = folder / FILE
     return read_json(path) if path.is_file() else None
+
+
+def made_with(out: str | Path) -> dict[str, str]:
+    """Package -> version, of what wrote an output; nothing where its record does not tell."""
+    record = read(_path(str(out))) or {}
+    versions = record.get("versions")
+    return {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
 
 
 def verify(out: str | Path) -> tuple[int, list[Problem]]:

@@ -97,7 +97,7 @@ def plug_in_warnings() -> Iterator[None]:
             else:
                 others(message, category, *place)
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 

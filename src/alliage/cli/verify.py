@@ -24,8 +24,11 @@ def verify(
 
     compared, problems = provenance.verify(out)
     if json:
-        console.print_json({"out": out, "files": compared, "problems": [str(p) for p in problems]})
+        found = {"out": out, "files": compared, "versions": provenance.made_with(out)}
+        console.print_json(found | {"problems": [str(problem) for problem in problems]})
     if problems:
         raise CheckFailed(problems)
     if not json:
         print(f"{out}: {compared} files, all as recorded.")
+        made_with = (f"{name} {number}" for name, number in provenance.made_with(out).items())
+        print(f"Made with {', '.join(made_with)}.")

@@ -327,6 +327,11 @@ def plug_ins() -> tuple[PlugIn, ...]:
     return _load_all()
 
 
+def plug_in_of(name: str) -> PlugIn | None:
+    """What brought a method; nothing for built-in ones and those that a program registers."""
+    return next((each for each in plug_ins() if name in each.methods), None)
+
+
 @cache
 def _load_all() -> tuple[PlugIn, ...]:
     """Import every built-in method and every plug-in, once."""

@@ -13,6 +13,7 @@ from alliage.checkpoints.writer import OutputFolder
 from alliage.merging.engine.factors import lora_settings
 from alliage.merging.engine.heads import head_settings, merged_head
 from alliage.merging.engine.passes import OnEvent
+from alliage.merging.engine.progress import plug_in_versions
 from alliage.merging.engine.scales import scaling_settings
 from alliage.merging.planning.layer_settings import restacked
 from alliage.merging.planning.plan import Plan
@@ -46,8 +47,8 @@ def write_provenance(plan: Plan, folder: OutputFolder, notify: OnEvent) -> None:
     head = merged_head(plan) or {}
     facts = {key: head[key] for key in ("task", "kind", "labels") if head.get(key)}
     record: dict[str, Any] = provenance.describe(
-        "merge", _recipe(plan), _inputs(plan, notify), folder.staging, method=plan.method.name,
-        **facts,
+        "merge", _recipe(plan), _inputs(plan, notify), folder.staging,
+        packages=plug_in_versions(plan), method=plan.method.name, **facts,
     )  # fmt: skip
     folder.add_json(provenance.FILE, record)
     names = ", ".join(f"`{vector.name}`" for vector in plan.vectors)

@@ -16,6 +16,8 @@ from alliage.merging.engine.blocks import Block, PartSeen, for_each, parts_of
 from alliage.merging.engine.computing import Computing, TorchComputing
 from alliage.merging.engine.passes import OnEvent, Statistics, measure
 from alliage.merging.planning.plan import Plan
+from alliage.merging.registry import plug_in_of
+from alliage.merging.rules import rule_of
 
 
 class Merge:
@@ -179,7 +181,7 @@ class Merge:
 
 
 def subject(plan: Plan) -> dict[str, Any]:
-    """What makes two runs the same: the recipe, the inputs as they are now, the output's form."""
+    """What makes two runs the same: recipe, inputs as they are now, output's form, plug-ins."""
     assert plan.base is not None
     assert plan.layout is not None
     inputs = {file: v for checkpoint in plan.checkpoints for file, v in checkpoint.versions.items()}
@@ -187,7 +189,15 @@ def subject(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe.model_dump(mode="json", exclude_none=True),
         "inputs": inputs,
         "output": {name: header.hex() for name, header in plan.layout.headers.items()},
+        "plug-ins": plug_in_versions(plan),
     }
+
+
+def plug_in_versions(plan: Plan) -> dict[str, str]:
+    """The packages that the plan's method and its rule come from, where they are not built in."""
+    rule = rule_of(plan.method, plan.arguments)
+    used = [plan.method.name] + ([rule.name] if rule is not None else [])
+    return {each.package: each.version for name in used if (each := plug_in_of(name)) is not None}
 
 
 def software() -> dict[str, str]:

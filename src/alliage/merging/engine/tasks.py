@@ -96,7 +96,7 @@ class _Session:
                 [_on_this_node(f"{each.where}: {each.what}") for each in self.plan.problems]
             )
         found = subject(self.plan)
-        for part in ("inputs", "output"):
+        for part in ("inputs", "output", "plug-ins"):
             _compare(part, found[part], job.subject[part])
         assert self.plan.layout is not None
         if not self.plan.layout.fills(job.staging):
