@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from alliage.merging.signs import SignsRecord
 
 EXAMPLES = (
-    "alliage signs topics --base base -o topics.safetensors",
     "alliage signs sentiment topics --base base --task sentiment-data --task topics-data "
     "-o estimated.safetensors",
     "alliage merge --method ties --signs oracle.safetensors --base base sentiment topics -o merged",
