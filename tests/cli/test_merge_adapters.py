@@ -1,7 +1,8 @@
 import json
+import shutil
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 LORA = "sentiment-lora topics-lora"
 
@@ -59,3 +60,49 @@ def test_scales_make_scales(alliage, workspace):
     clash = alliage("merge recipe.yml --adapter -o out")
     assert clash.returncode == 2
     assert "--adapter" in clash.stderr
+
+
+def store_scales(folder, base, value):
+    folder.mkdir()
+    settings = {
+        "peft_type": "IA3", "target_modules": ["key"], "feedforward_modules": [],
+        "base_model_name_or_path": base,
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    name = "base_model.model.encoder.layer.0.attention.self.key.ia3_l"
+    base_weight = load_file("base/model.safetensors")["encoder.layer.0.attention.self.key.weight"]
+    save_file(
+        {name: torch.full((len(base_weight), 1), value)}, folder / "adapter_model.safetensors"
+    )
+
+
+def test_adapters_that_name_one_base_need_no_other(alliage, workspace):
+    for number in range(2):
+        store_scales(workspace / f"scales-{number}", "base", 1.5 + number)
+    for models in ("scales-0 scales-1", LORA, "scales-0 sentiment-lora"):
+        line = f"merge {models} --method ties --set density=1"
+        for more in ("-o named", "--base base -o given"):
+            done = alliage(f"{line} {more}")
+            assert done.returncode == 0, done.stderr
+        named, given = (workspace / out / "model.safetensors" for out in ("named", "given"))
+        assert named.read_bytes() == given.read_bytes()
+        assert alliage("verify named").returncode == 0
+        for out in ("named", "given"):
+            shutil.rmtree(workspace / out)
+
+
+def test_adapters_of_two_bases_or_beside_a_full_model_need_a_base(alliage, workspace):
+    shutil.copytree(workspace / "base", workspace / "other")
+    store_scales(workspace / "scales", "base", 1.5)
+    store_scales(workspace / "others", "other", 1.5)
+    for models in ("scales others", "scales sentiment", "sentiment topics"):
+        done = alliage(f"merge {models} --method ties -o merged")
+        assert done.returncode == 2
+        said = "base: ties needs the models' common base. Give it: base: in a recipe, --base on the"
+        assert said in done.stderr
+
+
+def test_a_rule_that_merges_two_is_named_where_there_are_three(alliage):
+    done = alliage(f"merge {LORA} sentiment-lora --method core_space --set rule=nuslerp -o merged")
+    assert done.returncode == 2
+    assert "models: rule nuslerp merges 2 models, found 3." in done.stderr

@@ -13,6 +13,23 @@ from alliage.merging.recipe.schema import MergeRecipe
 from alliage.vectors import Combination, TaskVector, Vector, WholeModel
 from alliage.vectors import open as open_vector
 
+GIVE_BASE = "Give it: base: in a recipe, --base on the command line."
+
+
+def name_one_base(recipe: MergeRecipe) -> bool:
+    """Whether every model is an adapter, and the settings of all name one base."""
+    bases = set()
+    for ref in recipe.refs:
+        model, adapter = split_lora(ref)
+        try:
+            opened = open_checkpoint(model)
+        except AlliageError:  # which is told where it is opened to be merged
+            return False
+        if adapter is not None or opened.adapter is None or opened.base is None:
+            return False
+        bases.add(str(opened.base.location))
+    return len(bases) == 1 and not recipe.slices
+
 
 def open_base(recipe: MergeRecipe) -> Checkpoint:
     """The recipe's base; without one the first model, or what the first adapter adapts."""
@@ -24,7 +41,7 @@ def open_base(recipe: MergeRecipe) -> Checkpoint:
         raise UsageError(Problem(base.ref, "is an adapter; a base must be a full model."))
     if base.base is None:
         what = "is an adapter that names no base."
-        raise UsageError(Problem(base.ref, what, "Add base: to the recipe."))
+        raise UsageError(Problem(base.ref, what, GIVE_BASE))
     return base.base
 
 

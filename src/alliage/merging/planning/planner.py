@@ -16,7 +16,13 @@ from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.merging.planning.factors import MergedModule, plan_factors
-from alliage.merging.planning.models import make_names_unique, open_base, open_model
+from alliage.merging.planning.models import (
+    GIVE_BASE,
+    make_names_unique,
+    name_one_base,
+    open_base,
+    open_model,
+)
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source
 from alliage.merging.planning.scales import MergedScales, plan_scales
@@ -27,6 +33,7 @@ from alliage.merging.recipe.files import split_lora
 from alliage.merging.recipe.parameters import depth_of
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import Method, Scope
+from alliage.merging.rules import rule_of
 
 _Result = TypeVar("_Result")
 
@@ -71,9 +78,10 @@ def plan(
         _attempt(made, partial(upload.refuse_existing, place, finished))
     elif place is not None:
         _attempt(made, partial(_check_place, out, place, recipe, resume=resume))
-    if recipe.base is None and method.space == "delta" and not made.makes_adapter:
+    needs_base = method.space == "delta" and not made.makes_adapter
+    if recipe.base is None and needs_base and not name_one_base(recipe):
         what = f"{method.name} needs the models' common base."
-        made.errors.append(UsageError(Problem("base", what, "Add base: to the recipe.")))
+        made.errors.append(UsageError(Problem("base", what, GIVE_BASE)))
         for ref in recipe.refs:  # their own problems
             _attempt(made, partial(open_checkpoint, split_lora(ref)[0]))
         return made
@@ -134,7 +142,9 @@ def _check_counts(made: Plan) -> None:
     counts = [len(part.models) for part in recipe.slices] or [len(recipe.models)]
     if wanted is not None and any(count != wanted for count in counts):
         found = ", ".join(map(str, sorted(set(counts) - {wanted})))
-        what = f"{made.method.name} merges {wanted} model{'s' * (wanted > 1)}, found {found}."
+        rule = rule_of(made.method, made.arguments)
+        who = f"rule {rule.name}" if rule is not None else made.method.name
+        what = f"{who} merges {wanted} model{'s' * (wanted > 1)}, found {found}."
         made.errors.append(UsageError(Problem("models", what)))
 
 
