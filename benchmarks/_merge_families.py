@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +36,10 @@ _VISION = {
 }  # fmt: skip
 STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
 # What is also searched, on labels, with a method's name behind.
+_SCALED = ("task_arithmetic", "ties")
 _SCALES = {"scale": {"low": 0.1, "high": 1.0, "step": 0.1}}
 SEARCHED: Mapping[str, Mapping[str, Any]] = {
-    "task_arithmetic": _SCALES,
-    "ties": _SCALES,
+    **dict.fromkeys(_SCALED, _SCALES),
     "wudi": {"rate": [1e-5, 3e-5, 1e-4, 3e-4]},
 }
 SEARCHED_ON = 100  # validation examples of each task
@@ -70,7 +70,8 @@ class Family(NamedTuple):
         tasks: name -> what is given to the commands.
         recipe: how each model is tuned, without its task and seed.
         scored: at most so many examples of each task.
-        steps: of AdaMerging.
+        searched: the methods that are also searched.
+        steps: of AdaMerging; 0: without it.
         labels: that Fisher matrices are of, expected or sampled.
     """
 
@@ -79,6 +80,7 @@ class Family(NamedTuple):
     tasks: Mapping[str, str]
     recipe: Mapping[str, Any]
     scored: int
+    searched: Sequence[str]
     steps: int
     labels: str
 
@@ -86,29 +88,34 @@ class Family(NamedTuple):
     def searches(self) -> dict[str, str]:
         """What `alliage search` is told, by the name in the table."""
         learned = f"--steps {self.steps} --limit {self.scored} --batch-size 8"
-        return {
-            f"ada_merging_{by}": f"--ada-merging {by} {learned}" for by in ("task", "layer")
-        } | {
+        searches = {
             f"{method}_searched": f"--space space-{method}.yml --limit {SEARCHED_ON}"
-            for method in SEARCHED
+            for method in self.searched
         }
+        if self.steps:
+            for by in ("task", "layer"):
+                searches[f"ada_merging_{by}"] = f"--ada-merging {by} {learned}"
+        return searches
 
 
 _IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
 _TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
 FAMILIES = {
-    "images": Family("images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, 300, "expected"),
+    "images": Family(
+        "images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, tuple(SEARCHED), 300, "expected"
+    ),
     "texts-full": Family(
         "texts, in full",
         "encoder",
         _TEXT_TASKS,
         _OF_TEXTS | {"learning_rate": 1e-4},
         200,
-        100,
+        _SCALED,
+        0,
         "sampled",
     ),
     "texts-lora": Family(
-        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, 100, "sampled"
+        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, _SCALED, 0, "sampled"
     ),
 }
 
@@ -121,8 +128,8 @@ def prepare(family: Family, home: Path) -> None:
     (home / "snips.yml").write_text(yaml.safe_dump(_SNIPS))
     if family.base == "base" and not (home / "base").exists():
         _make_image_base(home)
-    for method, parameters in SEARCHED.items():
-        space = {"method": method, "parameters": dict(parameters)}
+    for method in family.searched:
+        space = {"method": method, "parameters": dict(SEARCHED[method])}
         (home / f"space-{method}.yml").write_text(yaml.safe_dump({"search": space}))
     tuned, collected = [], []
     for seed in SEEDS:
@@ -144,8 +151,8 @@ def prepare(family: Family, home: Path) -> None:
         (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))
         for method, options in family.searches.items():
             found = f"{method}-{seed}-found"
-            options += f" {tasks} --seed {seed} --threads 1"
-            collected.append((found, f"search together-{seed}.yml {options} -o {found}"))
+            options += f" {tasks} --seed {seed} --threads 1 -o {found}"
+            collected.append((f"{found}/best.yml", f"search together-{seed}.yml {options}"))
     seconds = preparation(home)
     for stage in (tuned, collected):
         with ThreadPoolExecutor(os.cpu_count()) as pool:

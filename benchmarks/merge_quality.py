@@ -181,7 +181,7 @@ def _merged(family: Family, home: Path, seed: int, method: str) -> Scored:
 def _before(family: Family, home: Path, seed: int, method: str) -> float:
     """Seconds of what a method needs to know first; NaN where nobody measured."""
     if method in family.searches:
-        needs = [f"{method}-{seed}-found"]
+        needs = [f"{method}-{seed}-found/best.yml"]
     elif method == "regmean_plus_plus":
         needs = [f"regmean++-{seed}"]
     elif method in ("fisher", "regmean"):
@@ -283,6 +283,14 @@ def _note(name: str, family: Family) -> str:
         if name == "images"
         else "all-MiniLM-L6-v2"
     )
+    learned = (
+        "ada_merging is task arithmetic with coefficients that minimise entropy on "
+        f"{family.scored} examples of each validation split without their labels, in "
+        f"{family.steps} steps of 8 of each; "
+        if family.steps
+        else ""
+    )
+    rates = " or, of wudi, the rates 1e-5, 3e-5, 1e-4, 3e-4" if "wudi" in family.searched else ""
     limit, epochs = family.recipe["train_limit"], family.recipe["epochs"]
     return (
         f"Accuracy in % on at most {family.scored} examples of the test split (validation where "
@@ -293,11 +301,8 @@ def _note(name: str, family: Family) -> str:
         f"alone for {family.recipe['head_epochs']} epochs, then all for {epochs}, on at most "
         f"{limit:,} examples. Merged with the methods' default settings, answering with their "
         f"parents' heads; _searched stands for the best on {SEARCHED_ON} labelled validation "
-        "examples of each task, of the scales 0.1, 0.2 ... 1 (task_arithmetic, ties) or the "
-        "rates 1e-5, 3e-5, 1e-4, 3e-4 (wudi); ada_merging is task arithmetic with coefficients "
-        f"that minimise entropy on {family.scored} examples of each validation split without "
-        f"their labels, in {family.steps} steps of 8 of each; fisher and regmean know "
-        f"{STATISTICS} training examples of each task, fisher by {family.labels} labels. s "
+        f"examples of each task, of the scales 0.1, 0.2 ... 1{rates}; {learned}fisher and regmean "
+        f"know {STATISTICS} training examples of each task, fisher by {family.labels} labels. s "
         "before: collecting the statistics of all tasks, or searching; s, MiB: the whole merging "
         "command, start-up included, and its peak anonymous memory. One thread for each process "
         "and as many processes as cores."
