@@ -181,6 +181,24 @@ def test_a_model_that_holds_weights_otherwise_is_refused(recipe, asked, tmp_path
         weight.data = weight.data.T.contiguous()
         return found
 
+    def with_more(*given, **named):
+        found = load(*given, **named)
+        found.model.register_parameter("more", torch.nn.Parameter(torch.ones(2)))
+        return found
+
+    def fused(model, checkpoint):
+        names = dict(sources(model, checkpoint))
+        key = next(name for name in names if name.endswith("layer.0.attention.self.key.weight"))
+        return names | {key: names[key].replace("key", "query")}
+
+    sources = candidates.sources
     monkeypatch.setattr(candidates, "load_classifier", transposed)
     with pytest.raises(AlliageError, match=r"self\.query\.weight: has other values"):
+        Candidates(recipe(), asked, tmp_path)
+    monkeypatch.setattr(candidates, "load_classifier", with_more)
+    with pytest.raises(AlliageError, match=r"more: is no tensor of the checkpoint"):
+        Candidates(recipe(), asked, tmp_path)
+    monkeypatch.setattr(candidates, "load_classifier", load)
+    monkeypatch.setattr(candidates, "sources", fused)
+    with pytest.raises(AlliageError, match=r"self\.key\.weight: has other values than"):
         Candidates(recipe(), asked, tmp_path)

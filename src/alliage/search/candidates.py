@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from alliage.checkpoints import Checkpoint
 from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.reference import HEADS
-from alliage.data import Kind, Task
+from alliage.data import Task
 from alliage.data.task import GENERATIVE
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.evaluation.heads import Misfit, choose_head, match_labels
@@ -27,8 +27,8 @@ from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.search.held import Held
 from alliage.search.questions import Question
+from alliage.statistics.names import sources
 
-_FIRST = 1000.5  # number of a checkpoint's first tensor: no initialisation gives such values
 _MERGE = "It cannot be searched in memory: write merges (alliage merge) and evaluate them."
 
 
@@ -102,7 +102,6 @@ class Candidates:
         self.targets: dict[str, Tensor] = {}
         self.models: list[Candidate] = []
         self.held = Held(memory)
-        self._names: dict[Kind, dict[str, str]] = {}
         self._memory, self._threads = memory, threads
         made = self.plan(first)
         home = folder / ".merged"
@@ -158,13 +157,7 @@ class Candidates:
             head = self._fitting_head(checkpoint, question.task)
         classifier = load_classifier(checkpoint, question.task, head=head)
         classifier.model.to(self.settings.device).requires_grad_(False)
-        kind = question.task.kind
-        if kind not in self._names:  # of one kind, all are of one class
-            twin = load_classifier(
-                cast(Checkpoint, _Numbered(checkpoint)), question.task, head=head
-            )
-            self._names[kind] = _names(twin.model, checkpoint)
-        parameters = self._names[kind]
+        parameters = sources(classifier.model, checkpoint)
         _check_values(classifier.model, parameters, checkpoint)
         held = _tensors(classifier.model)
         for name, own in parameters.items():
@@ -207,70 +200,28 @@ def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _names(numbered: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """Name in the checkpoint -> name in the model that is loaded from it.
-
-    The two differ, as transformers renames weights when it loads them.
-
-    Args:
-        numbered: loaded from tensors that hold nothing but their own number.
-        checkpoint: whose tensors they are.
-
-    Raises:
-        AlliageError: the model holds weights that the checkpoint has otherwise.
-    """
-    names = [name for name, spec in checkpoint.specs().items() if spec.is_weight]
-    stored = set(numbered.state_dict())
-    pairs: dict[str, str] = {}
-    strange = []
-    for own, tensor in _tensors(numbered).items():
-        if own not in stored or not tensor.is_floating_point():
-            continue
-        place = tensor.flatten()[:1].item() - _FIRST
-        if place in range(len(names)) and (tensor == place + _FIRST).all():
-            pairs.setdefault(names[int(place)], own)
-        elif not is_task_head(own):
-            strange.append(Problem(own, "is no tensor of the checkpoint."))
-    _refuse(numbered, checkpoint, strange)
-    return pairs
-
-
 def _check_values(model: torch.nn.Module, names: Mapping[str, str], checkpoint: Checkpoint) -> None:
-    """See that the model holds the checkpoint's values as they are.
+    """See that the model holds the checkpoint's values as they are, and nothing else.
 
     Raises:
-        AlliageError: some are transposed, or otherwise changed.
+        AlliageError: some are transposed, fused or otherwise changed.
     """
     held = _tensors(model)
-    _refuse(
-        model,
-        checkpoint,
-        [
-            Problem(name, f"has other values than {own} of the loaded model.")
-            for name, own in names.items()
-            if not torch.equal(held[own].cpu(), checkpoint.read(name).float())
-        ],
-    )
+    problems = [
+        Problem(name, f"has other values than {own} of the loaded model.")
+        for name, own in names.items()
+        if not torch.equal(held[own].cpu(), checkpoint.read(name).float())
+    ]
+    known = {id(held[own]) for own in names.values()}  # tied tensors have several names
+    problems += [
+        Problem(own, "is no tensor of the checkpoint.")
+        for own in model.state_dict()
+        if held[own].is_floating_point() and id(held[own]) not in known and not is_task_head(own)
+    ]
+    _refuse(model, checkpoint, problems)
 
 
 def _refuse(model: torch.nn.Module, checkpoint: Checkpoint, problems: list[Problem]) -> None:
     if problems:
         what = f"{type(model).__name__} holds weights otherwise than the files do."
         raise AlliageError([Problem(checkpoint.name, what, _MERGE), *problems[:8]])
-
-
-class _Numbered:
-    """A checkpoint whose tensors are filled with their numbers."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        names = [name for name, spec in checkpoint.specs().items() if spec.is_weight]
-        self._places = {name: place for place, name in enumerate(names)}
-
-    def read(self, name: str) -> Tensor:
-        if name not in self._places:
-            return self._checkpoint.read(name)
-        return torch.full(self._checkpoint.specs()[name].shape, self._places[name] + _FIRST)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._checkpoint, name)

@@ -19,7 +19,7 @@ def in_file(
     Args:
         model: of transformers, which may name weights otherwise than the files it came from.
         checkpoint: the files.
-        tensors: of each parameter's shape, by its name in the model.
+        tensors: of the shapes of parameters and buffers, by their names in the model.
 
     Returns:
         by the names in the files; without task heads that lie elsewhere.
@@ -27,8 +27,8 @@ def in_file(
     from transformers.core_model_loading import revert_weight_conversion
 
     named: dict[int, torch.Tensor] = {
-        id(parameter): tensors[name]
-        for name, parameter in model.named_parameters()
+        id(own): tensors[name]
+        for name, own in (*model.named_parameters(), *model.named_buffers())
         if name in tensors
     }
     everywhere = {  # under both names where two are tied
@@ -46,11 +46,15 @@ def in_file(
 
 
 def sources(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
-    """For each weight of the files, the parameter of the model that it became, or a part of it."""
-    names = [name for name, _ in model.named_parameters()]
+    """For each weight of the files, what it became in the model, or a part of it.
+
+    That is a parameter, or a buffer of floating point.
+    """
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = [name for name, own in held.items() if own.is_floating_point()]
     numbered = {
-        name: torch.tensor(float(number)).expand(parameter.shape)
-        for number, (name, parameter) in enumerate(model.named_parameters())
+        name: torch.tensor(float(number)).expand(held[name].shape)
+        for number, name in enumerate(names)
     }
     found = in_file(model, checkpoint, numbered)
     return {
