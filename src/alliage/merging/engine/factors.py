@@ -18,7 +18,8 @@ from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.returned import merged_factors
 from alliage.merging.engine.rule_passes import rule_passes
 from alliage.merging.planning.adapter_names import merged_settings
-from alliage.merging.planning.factors import MergedModule, adapters_of, lay_out_factors
+from alliage.merging.planning.factors import adapters_of, lay_out_factors
+from alliage.merging.planning.merged import MergedModule
 from alliage.merging.planning.plan import Plan
 from alliage.merging.rules import Apply
 from alliage.vectors import LowRankVector

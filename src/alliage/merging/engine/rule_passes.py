@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alliage.merging.engine.passes import one_more
 from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import draws
-from alliage.merging.planning.factors import MergedModule
+from alliage.merging.planning.merged import MergedModule
 from alliage.merging.planning.plan import Plan
 from alliage.merging.registry import FirstPass, Method, PerBlock, Scope
 from alliage.merging.rules import Apply, rule_of

@@ -11,8 +11,9 @@ from alliage.merging.engine.passes import OnEvent
 from alliage.merging.engine.returned import merged_tensor
 from alliage.merging.engine.values import draws
 from alliage.merging.planning.adapter_names import merged_settings
+from alliage.merging.planning.merged import MergedScales
 from alliage.merging.planning.plan import Plan
-from alliage.merging.planning.scales import MergedScales, groups, scalings_of
+from alliage.merging.planning.scales import groups, scalings_of
 from alliage.vectors import ScalingVector
 
 if TYPE_CHECKING:

@@ -4,53 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from alliage.checkpoints import TensorSpec, dtypes
 from alliage.checkpoints.names import layer_count
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
-from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
+from alliage.merging.planning.adapter_names import output_name, prefixes
+from alliage.merging.planning.merged import MergedModule
 from alliage.merging.planning.plan import Plan
 from alliage.merging.recipe.parameters import depth_of
 from alliage.merging.rules import rule_of
 from alliage.vectors import LowRankVector
-
-
-@dataclass(frozen=True, slots=True)
-class MergedModule:
-    """One adapted module of the output.
-
-    Attributes:
-        name: by the base's tensor names, without ".weight".
-        B, A: names of its factors in the output.
-        shapes: of B and A as stored; those of a convolution have more than two axes.
-        dtype: code of the factors' type.
-        rank: of the result, at the most.
-        certain: whether the rank is known before values are read.
-        arguments: of the method.
-    """
-
-    name: str
-    B: str
-    A: str
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    dtype: str
-    rank: int
-    certain: bool
-    arguments: Mapping[str, Any]
-
-    @property
-    def numel(self) -> int:
-        """Elements of both factors."""
-        B, A = self.shapes
-        return self.rank * (B[0] + math.prod(A[1:]))
-
-    @property
-    def in_memory(self) -> str:
-        """The module's name in the model, as PEFT sees it."""
-        return in_memory(self.A)
 
 
 def plan_factors(made: Plan) -> list[Problem]:

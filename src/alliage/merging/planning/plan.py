@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alliage.checkpoints import Checkpoint, TensorSpec, dtypes
 from alliage.checkpoints.names import module_of
@@ -17,13 +17,10 @@ from alliage.checkpoints.writer import MAX_SHARD_BYTES, Layout
 from alliage.errors import AlliageError, Problem
 from alliage.merging import kernels
 from alliage.merging.planning.estimate import estimated_seconds
+from alliage.merging.planning.merged import MergedModule, MergedScales
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import SMALLEST_BLOCK, Method
 from alliage.vectors import TaskVector, Vector, WholeModel
-
-if TYPE_CHECKING:
-    from alliage.merging.planning.factors import MergedModule
-    from alliage.merging.planning.scales import MergedScales
 
 DEFAULT_MEMORY = 2**30
 BLOCK = 2**18  # elements: all models' blocks of this size stay in the cache

@@ -15,7 +15,8 @@ from alliage.checkpoints.names import is_task_head, layer_count
 from alliage.checkpoints.remote import RemotePath
 from alliage.checkpoints.writer import MAX_SHARD_BYTES, refuse_existing
 from alliage.errors import AlliageError, Problem, UsageError
-from alliage.merging.planning.factors import MergedModule, plan_factors
+from alliage.merging.planning.factors import plan_factors
+from alliage.merging.planning.merged import MergedModule, MergedScales
 from alliage.merging.planning.models import (
     GIVE_BASE,
     make_names_unique,
@@ -25,7 +26,7 @@ from alliage.merging.planning.models import (
 )
 from alliage.merging.planning.outputs import finish_layout, lay_out, set_heads_apart
 from alliage.merging.planning.plan import DEFAULT_MEMORY, MergedTensor, Plan, Source
-from alliage.merging.planning.scales import MergedScales, plan_scales
+from alliage.merging.planning.scales import plan_scales
 from alliage.merging.planning.signs import open_given_signs
 from alliage.merging.planning.stacking import plan_stack
 from alliage.merging.planning.statistics import check_statistics, open_models_statistics

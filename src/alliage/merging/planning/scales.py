@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from alliage.checkpoints.names import layer_count
 from alliage.checkpoints.writer import plan_layout
 from alliage.errors import Problem
-from alliage.merging.planning.adapter_names import in_memory, output_name, prefixes
+from alliage.merging.planning.adapter_names import output_name, prefixes
+from alliage.merging.planning.merged import MergedScales
 from alliage.merging.planning.plan import Plan
 from alliage.merging.recipe.parameters import depth_of
 from alliage.vectors import ScalingVector
-
-
-@dataclass(frozen=True, slots=True)
-class MergedScales:
-    """The scales of one module of the output.
-
-    Attributes:
-        name: by the base's tensor names, without ".weight".
-        stored: their name in the output.
-        shape: [channels, 1] over outputs, [1, channels] over the inputs of a feed-forward module.
-        dtype: code of their type.
-        arguments: of the method.
-    """
-
-    name: str
-    stored: str
-    shape: tuple[int, ...]
-    dtype: str
-    arguments: Mapping[str, Any]
-
-    @property
-    def numel(self) -> int:
-        """How many they are."""
-        return math.prod(self.shape)
-
-    @property
-    def in_memory(self) -> str:
-        """The module's name in the model, as PEFT sees it."""
-        return in_memory(self.stored)
-
-    @property
-    def over_inputs(self) -> bool:
-        """Whether they scale inputs, as PEFT's feedforward_modules do."""
-        return self.shape[0] == 1 and self.shape[-1] != 1
 
 
 def plan_scales(made: Plan) -> list[Problem]:
