@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alliage.merging import plan, run
+from alliage.merging import describe, list_methods, plan, run
+from alliage.merging.engine.values import draws
 from tests.merging.methods.through_engine import deltas_of
 from tests.merging.test_odd_inputs import recipe, store
 
@@ -48,8 +49,6 @@ def register(plug_in, *, oriented):
 
 def expected(function, models, name, turned):
     """base + what the function makes of the whole matrices, turned or as they are stored."""
-    from alliage.merging.engine.values import draws
-
     deltas = deltas_of(models, name)
     uniform = draws(0, name, 2, 0, deltas[0].numel()).reshape(deltas.shape)
     if not turned:
@@ -83,3 +82,33 @@ def test_without_a_config_matrices_stay_as_they_are_stored(tmp_path, plug_in):
     found = load_file(tmp_path / "out" / "model.safetensors")
     for name in SHAPES:
         assert torch.equal(found[name], expected(function, models, name, turned=False)), name
+
+
+MARKED = {
+    "della": {}, "della_linear": {}, "iso_cts": {}, "model_stock": {"filter_wise": True},
+    "svc": {}, "wudi": {},
+}  # fmt: skip
+
+
+def test_all_that_say_so_are_known_here():
+    assert sorted(MARKED) == [name for name in list_methods() if describe(name).oriented]
+
+
+@pytest.mark.parametrize("method", MARKED)
+def test_methods_by_rows_or_inputs_work_on_outputs_and_inputs_of_gpt2(tmp_path, method):
+    models, declared = models_of(tmp_path, "gpt2"), describe(method)
+    made = plan(recipe(tmp_path, method, parameters=MARKED[method]))
+    run(made, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    differ = 0
+    for name in CONV1D:
+        deltas, arguments = deltas_of(models, name), dict(made.arguments)
+        stored, turned = {}, {}
+        if declared.random:
+            uniform = draws(arguments["seed"], name, 2, 0, deltas[0].numel()).reshape(deltas.shape)
+            stored, turned = {"uniform": uniform}, {"uniform": uniform.mT}
+        expected = models[0][name] + declared.function(deltas.mT, **arguments, **turned).mT
+        assert torch.equal(found[name], expected), name
+        as_stored = models[0][name] + declared.function(deltas, **arguments, **stored)
+        differ += not torch.allclose(found[name], as_stored, atol=1e-4)
+    assert differ, "which way round they are counts"
