@@ -185,7 +185,8 @@ class LowRankVector(Vector):
         """
         specs = self.adapter.specs()
         self._saved |= heads
-        self.shapes |= {name: specs[stored].shape for name, stored in heads.items()}
+        shapes = {name: specs[stored].shape for name, stored in heads.items()}
+        self.shapes = {**self.shapes, **shapes}
         self.heads = ()
 
     def block(
