@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from alliage.merging.registry import Method, describe
+from alliage.errors import nearest
+from alliage.merging.registry import Method, describe, list_methods
+from alliage.merging.signature import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +31,14 @@ def rule_of(method: Method, given: Mapping[str, Any]) -> Method | None:
     if declared is None or not declared.rule:
         return None
     name = given.get(_PARAMETER, declared.default)
-    if not isinstance(name, str) or declared.check(name):
+    if not isinstance(name, str) or wrong(declared, name):
         return None
     return describe(name)
+
+
+def wrong(declared: Parameter, value: Any) -> str:
+    """What is wrong with a parameter's value, or nothing; a rule must name a method that can be."""
+    return declared.check(value) or (_no_rule(value) if declared.rule else "")
 
 
 def ruled(method: Method, given: Mapping[str, Any]) -> Method:
@@ -50,3 +57,23 @@ def by_rule(rule: str, tensors: Tensor, parameters: Mapping[str, Any]) -> Tensor
     """Merge tensors [n, *shape], float32, by a method, as whole vectors."""
     merged: Tensor = describe(rule).function(tensors, **parameters)
     return merged
+
+
+def _no_rule(value: Any) -> str:
+    """Why a value names no method that can be another one's rule, or nothing."""
+    known, reasons = [], {}
+    for each in map(describe, list_methods()):
+        if each.unit == "factors":
+            reasons[each.name] = "merges LoRA factors itself"
+        elif each.statistics is not None:
+            reasons[each.name] = f"needs statistics of the models ({each.statistics})"
+        elif each.masks is not None:
+            reasons[each.name] = "keeps masks beside what it merges"
+        else:
+            known.append(each.name)
+    if value in known:
+        return ""
+    why = nearest(str(value), known)
+    if isinstance(value, str) and value in reasons:
+        why = f"{value} {reasons[value]}"
+    return f"must name a method of blocks or tensors ({why})"

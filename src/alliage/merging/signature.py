@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from alliage.errors import nearest
-
 if TYPE_CHECKING:  # torch takes a second to load, and merges by compiled kernels do without it
     from torch import Tensor
 
@@ -93,9 +91,9 @@ class Parameter:
     rule: bool = False
 
     def check(self, value: Any) -> str:
-        """What is wrong with a value, or nothing."""
+        """What is wrong with a value, or nothing; of a rule see `rules.wrong`."""
         if self.rule:
-            return _no_rule(value)
+            return "" if isinstance(value, str) else "must name a method"
         if self.choices:
             return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if self.kind is bool:
@@ -178,28 +176,6 @@ def _declarable(kind: Any, marks: list[Any]) -> bool:
     if any(isinstance(mark, Rule) for mark in marks):
         return kind is str
     return kind in (bool, int, float) or (kind == PerModelNumber and bool(marks))
-
-
-def _no_rule(value: Any) -> str:
-    """Why a value names no method that can be another one's rule, or nothing."""
-    from alliage.merging.registry import describe, list_methods
-
-    known, reasons = [], {}
-    for each in map(describe, list_methods()):
-        if each.unit == "factors":
-            reasons[each.name] = "merges LoRA factors itself"
-        elif each.statistics is not None:
-            reasons[each.name] = f"needs statistics of the models ({each.statistics})"
-        elif each.masks is not None:
-            reasons[each.name] = "keeps masks beside what it merges"
-        else:
-            known.append(each.name)
-    if value in known:
-        return ""
-    why = nearest(str(value), known)
-    if isinstance(value, str) and value in reasons:
-        why = f"{value} {reasons[value]}"
-    return f"must name a method of blocks or tensors ({why})"
 
 
 def _meanings(doc: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ from alliage.errors import Problem, UsageError, nearest
 from alliage.merging.recipe.files import SEARCH
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import describe
+from alliage.merging.rules import wrong
 from alliage.merging.signature import Parameter
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -114,11 +115,11 @@ class Range(BaseModel):
             yield Problem(where, what, f"List values, such as {declared.choices or 'true'}.")
             return
         listed = self.values or (self.low, self.high)
-        wrong = [(value, declared.check(value)) for value in listed]
-        if not any(problem for _, problem in wrong):  # between the ends a step may go wrong
-            between = ((value, declared.check(value)) for value in self.grid(declared) or ())
-            wrong = list(islice((each for each in between if each[1]), 1))
-        for value, problem in wrong:
+        found = [(value, wrong(declared, value)) for value in listed]
+        if not any(problem for _, problem in found):  # between the ends a step may go wrong
+            between = ((value, wrong(declared, value)) for value in self.grid(declared) or ())
+            found = list(islice((each for each in between if each[1]), 1))
+        for value, problem in found:
             if problem:
                 yield Problem(where, f"{problem}, got {recipes.shown(value)}.")
 

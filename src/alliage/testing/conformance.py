@@ -16,7 +16,7 @@ from alliage.errors import UsageError
 from alliage.merging.recipe.files import parse_recipe
 from alliage.merging.recipe.schema import MergeRecipe
 from alliage.merging.registry import Method, describe
-from alliage.merging.rules import ruled
+from alliage.merging.rules import ruled, wrong
 from alliage.merging.signature import Parameter
 from alliage.testing import factor_rules, tensor_rules
 from alliage.testing.engine import check_in_engine
@@ -85,7 +85,7 @@ def declares(method: Method) -> None:
     assert method.paper, "the source is named"
     for parameter in method.parameters.values():
         assert parameter.meaning, f"{parameter.name} is described in the docstring's Args"
-        assert not parameter.check(parameter.default), f"{parameter.name}'s default is allowed"
+        assert not wrong(parameter, parameter.default), f"{parameter.name}'s default is allowed"
 
 
 def refuses_what_is_out_of_range(method: Method) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from alliage.checkpoints.names import is_head, kind_of, layer_of
 from alliage.errors import Problem, nearest
+from alliage.merging.rules import wrong
 from alliage.merging.signature import Parameter
 from alliage.recipes import shown
 
@@ -168,8 +169,8 @@ def _wrong(value: Any, declared: Parameter, where: str) -> Iterator[Problem]:
         yield Problem(where, "is a list inside a list.", "Give one value here.")
     elif _is_number(value) and abs(value) >= _LARGEST and int in (type(value), declared.kind):
         yield Problem(where, "is too large a number.")
-    elif wrong := declared.check(value):
-        yield Problem(where, f"{wrong}, got {shown(value)}.")
+    elif what := wrong(declared, value):
+        yield Problem(where, f"{what}, got {shown(value)}.")
 
 
 def _is_number(value: Any) -> bool:
