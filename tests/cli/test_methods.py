@@ -101,3 +101,8 @@ def test_a_plug_ins_merge_says_which_package_it_comes_from(alliage, workspace, i
     assert checked.splitlines()[-1].startswith("Made with python ")
     assert checked.rstrip().endswith("my-merge 1.2.")
     assert json.loads(alliage("verify theirs --json").stdout)["versions"] == theirs
+    record = workspace / "ours" / "alliage.json"
+    content = json.loads(record.read_text())
+    for versions in (None, {"steers\x1b[2J": "1"}):
+        record.write_text(json.dumps(content | {"versions": versions}))
+        assert alliage("verify ours").stdout.endswith("Made with versions that it does not tell.\n")

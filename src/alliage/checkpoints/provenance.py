@@ -111,7 +111,10 @@ def made_with(out: str | Path) -> dict[str, str]:
     """Package -> version, of what wrote an output; nothing where its record does not tell."""
     record = read(_path(str(out))) or {}
     versions = record.get("versions")
-    return {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
+    if not isinstance(versions, dict):
+        return {}
+    found = {name: str(number) for name, number in versions.items()}
+    return {name: number for name, number in found.items() if (name + number).isprintable()}
 
 
 def verify(out: str | Path) -> tuple[int, list[Problem]]:

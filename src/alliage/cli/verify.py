@@ -31,4 +31,4 @@ def verify(
     if not json:
         print(f"{out}: {compared} files, all as recorded.")
         made_with = (f"{name} {number}" for name, number in provenance.made_with(out).items())
-        print(f"Made with {', '.join(made_with)}.")
+        print(f"Made with {', '.join(made_with) or 'versions that it does not tell'}.")
