@@ -22,7 +22,7 @@ OURS = {
     "lambda": "scale", "select_topk": "density", "normalize_weights": "normalize",
     "nuslerp_flatten": "flatten", "nuslerp_row_wise": "columns", "tol": "tolerance",
 }  # fmt: skip
-COMBINE = {True: "mean", False: "sum"}
+COMBINE = {True: "signed_mean", False: "sum"}
 RESCALE = {True: "l1", False: "none"}
 SHARED = {
     "linear": ("normalize",),
