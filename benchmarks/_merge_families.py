@@ -115,7 +115,7 @@ FAMILIES = {
         "sampled",
     ),
     "texts-lora": Family(
-        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 200, _SCALED, 0, "sampled"
+        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 100, _SCALED, 0, "sampled"
     ),
 }
 
