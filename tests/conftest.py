@@ -154,7 +154,10 @@ def family(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def install_plug_in(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
-    """Install packages of merge methods: (module, source, name=attribute of an entry point)."""
+    """Install packages of merge methods: (module, source, name=attribute of an entry point).
+
+    An attribute of another module is written "module:attribute".
+    """
     from alliage.merging import list_methods
     from alliage.merging.registry import _REGISTRY, _load_all
 
@@ -164,20 +167,23 @@ def install_plug_in(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
     home.mkdir()
 
     def put(module: str, source: str, **entries: str) -> None:
-        modules.append(module)
-        (home / f"{module}.py").write_text(source)
+        modules.append(module.partition(".")[0])
+        file = home / f"{module.replace('.', '/')}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source)
         info = home / f"{module}-1.2.dist-info"
         info.mkdir()
         name = module.replace("_", "-")
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-        lines = [f"{key} = {module}:{value}" for key, value in entries.items()]
+        values = {k: v if ":" in v else f"{module}:{v}" for k, v in entries.items()}
+        lines = [f"{key} = {value}" for key, value in values.items()]
         (info / "entry_points.txt").write_text("\n".join(["[alliage.merge_methods]", *lines]))
         _load_all.cache_clear()
 
     monkeypatch.syspath_prepend(home)
     yield put
-    for module in modules:
-        sys.modules.pop(module, None)
+    for module in [each for each in sys.modules if each.partition(".")[0] in modules]:
+        del sys.modules[module]
     _REGISTRY.clear()
     _REGISTRY.update(before)
     _load_all.cache_clear()

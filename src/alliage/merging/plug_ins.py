@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, TypeVar
@@ -28,7 +29,8 @@ class PlugIn:
     Attributes:
         package, version: of the distribution; "unknown" where it does not say.
         entry: "name = module:attribute".
-        methods: that it registered, or that are of its module.
+        methods: that are of its module or the modules below it, what it names, and what loading it
+            registered that is of no other entry's module.
         problem: why it cannot be loaded; empty where it can.
     """
 
@@ -49,24 +51,41 @@ class PlugIn:
 
 def load_plug_ins(registry: MutableMapping[str, Registered]) -> tuple[PlugIn, ...]:
     """Load every entry point; one that fails leaves no method behind, and a warning says so."""
-    found = tuple(_loaded(entry, registry) for entry in entry_points(group=ENTRY_POINTS))
+    entries, before = entry_points(group=ENTRY_POINTS), set(registry)
+    modules = {_module(entry) for entry in entries}
+    found = tuple(_loaded(entry, registry, modules) for entry in entries)
+    sound = {name for plug_in in found if not plug_in.problem for name in plug_in.methods}
     for plug_in in found:
         if plug_in.problem:
+            for name in set(plug_in.methods) - sound - before:
+                registry.pop(name, None)
             what = f"{plug_in}: this plug-in of merge methods is left out: {plug_in.problem}"
             warnings.warn(what, PlugInWarning, stacklevel=2)
     return found
 
 
-def _loaded(entry: EntryPoint, registry: MutableMapping[str, Registered]) -> PlugIn:
-    before, problem = dict(registry), ""
+def _loaded(
+    entry: EntryPoint, registry: MutableMapping[str, Registered], modules: Iterable[str]
+) -> PlugIn:
+    before, made, problem = dict(registry), None, ""
     try:
-        entry.load()
+        if not EntryPoint.pattern.match(entry.value):
+            raise ValueError(f"{entry.value!r} is no module:attribute")
+        made = entry.load()
     except (Exception, SystemExit) as error:  # whatever the package does when it is imported
-        registry.clear()
+        for name in registry.keys() - before.keys():
+            if not _imported(registry[name]):
+                del registry[name]
         registry.update(before)
         said = (str(error).strip().splitlines() or ["no message"])[0]
         problem = f"{type(error).__name__}: {said}"
-    methods = _methods_of(entry, registry, before)
+    methods = tuple(
+        name
+        for name, method in registry.items()
+        if method.function is made
+        or _is_within(method, _module(entry))
+        or (name not in before and not any(_is_within(method, module) for module in modules))
+    )
     if not problem and not methods:
         problem = "it registers no method: decorate a function with @method."
     package = entry.dist.name if entry.dist is not None else "unknown"
@@ -74,12 +93,20 @@ def _loaded(entry: EntryPoint, registry: MutableMapping[str, Registered]) -> Plu
     return PlugIn(package, version, f"{entry.name} = {entry.value}", methods, problem)
 
 
-def _methods_of(
-    entry: EntryPoint, registry: Mapping[str, Registered], before: Mapping[str, Registered]
-) -> tuple[str, ...]:
-    """What loading it registered, and what another entry of its module had registered already."""
-    return tuple(
-        name
-        for name, method in registry.items()
-        if name not in before or getattr(method.function, "__module__", None) == entry.module
-    )
+def _module(entry: EntryPoint) -> str:
+    return entry.value.partition(":")[0].partition("[")[0].strip()
+
+
+def _home(method: Registered) -> str:
+    return getattr(method.function, "__module__", None) or ""
+
+
+def _is_within(method: Registered, module: str) -> bool:
+    """Whether a method is of a module or of one below it."""
+    return f"{_home(method)}.".startswith(f"{module}.")
+
+
+def _imported(method: Registered) -> bool:
+    """Whether a method's module and all above it stand: one whose import fails is taken away."""
+    parts = _home(method).split(".")
+    return all(".".join(parts[: end + 1]) in sys.modules for end in range(len(parts)))

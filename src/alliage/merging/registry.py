@@ -329,7 +329,7 @@ def plug_ins() -> tuple[PlugIn, ...]:
 
 def plug_in_of(name: str) -> PlugIn | None:
     """What brought a method; nothing for built-in ones and those that a program registers."""
-    return next((each for each in plug_ins() if name in each.methods), None)
+    return next((each for each in plug_ins() if name in each.methods and not each.problem), None)
 
 
 @cache
