@@ -112,9 +112,12 @@ class Parameter:
             return [False, True]
         if self.range is None:
             return list(self.choices)
+        low, high = self.range.low, self.range.high
+        ends: tuple[float, ...] = (low, high)
         if self.kind is int:
-            return [int(self.range.low)]
-        ends = (self.range.low, self.range.high)
+            ends = ()
+            if math.isfinite(low):
+                ends = (math.floor(low) + 1 if self.range.open_low else math.ceil(low),)
         return [end for end in ends if end in self.range]
 
     def typed(self, value: Any) -> Any:
