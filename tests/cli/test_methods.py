@@ -106,3 +106,18 @@ def test_a_plug_ins_merge_says_which_package_it_comes_from(alliage, workspace, i
     for versions in (None, {"steers\x1b[2J": "1"}):
         record.write_text(json.dumps(content | {"versions": versions}))
         assert alliage("verify ours").stdout.endswith("Made with versions that it does not tell.\n")
+
+
+def test_a_plug_in_with_half_a_first_pass_stops_no_page(alliage, install_plug_in):
+    install_plug_in(
+        "my_merge",
+        "from alliage.merging import method\n\n\nclass Half:\n    reads = ()\n\n\n"
+        '@method("first_only", unit="block", space="delta", paper="none", first_pass=Half)\n'
+        'def first_only(deltas):\n    """Keep the first model."""\n    return deltas[0]\n',
+        first="first_only",
+    )
+    done = alliage("methods --markdown")
+    assert done.returncode == 0, done.stderr
+    assert "## ties" in done.stdout
+    assert "first_only" not in done.stdout
+    assert "lacks scope, least_passes, memory, update, result" in done.stderr

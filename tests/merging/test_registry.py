@@ -1,10 +1,11 @@
+from functools import partial
 from typing import Annotated, Literal
 
 import pytest
 
 from alliage import merging
 from alliage.errors import UsageError
-from alliage.merging import describe, get_method, list_methods, method, ties
+from alliage.merging import describe, get_method, list_methods, method, registry, ties
 from alliage.merging.signature import In
 
 
@@ -35,6 +36,58 @@ def test_units_and_spaces_that_are_none_are_refused():
         method("mine", unit="blocks", space="delta", paper="none")
     with pytest.raises(ValueError, match="must be one of weight, delta, got 'deltas'"):
         method("mine", unit="block", space="deltas", paper="none")
+
+
+class Counts:
+    """A first pass that lacks nothing."""
+
+    reads = ("density",)
+
+    def __init__(self, models, numel, density):
+        pass
+
+    @staticmethod
+    def scope(**parameters):
+        return "tensor"
+
+    @staticmethod
+    def least_passes(**parameters):
+        return 1
+
+    @staticmethod
+    def memory(models, sampled):
+        return 0
+
+    def update(self, tensors, place, uniform=None):
+        pass
+
+    def result(self):
+        return {"count": 1}
+
+
+def counted(deltas, *, density: float = 1.0, count=None):
+    """Keep the first."""
+    return deltas[0]
+
+
+@pytest.mark.parametrize("absent", ["reads", "scope", "least_passes", "memory", "update", "result"])
+def test_a_first_pass_that_lacks_something_is_refused(absent):
+    members = {name: value for name, value in vars(Counts).items() if name != absent}
+    lacking = type("Lacking", (), members)
+    what = rf"^Lacking, the first pass of the merge method 'mine', lacks {absent}: see FirstPass"
+    with pytest.raises(ValueError, match=what):
+        method("mine", unit="block", space="delta", paper="none", first_pass=lacking)
+
+
+def test_a_first_pass_that_reads_what_is_no_parameter_is_refused(monkeypatch):
+    describe("ties")  # all others are there
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    declare = partial(method, "mine", unit="block", space="delta", paper="none")
+    declare(first_pass=Counts)(counted)
+    assert describe("mine").readings(density=1.0) == 2
+    what = "pass of the merge method 'mine' reads 'share', which is none of its parameters"
+    with pytest.raises(ValueError, match=what):
+        declare(first_pass=type("Reads", (Counts,), {"reads": ("share",)}))(counted)
 
 
 def a_word(deltas, *, mode: str = "a"):

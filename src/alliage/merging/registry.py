@@ -79,6 +79,9 @@ class FirstPass(Protocol):
     def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102
 
 
+_OF_FIRST_PASSES = ("reads", "scope", "least_passes", "memory", "update", "result")
+
+
 @runtime_checkable
 class Sampling(FirstPass, Protocol):
     """A first pass that is shown some slices before it is asked for anything."""
@@ -210,18 +213,32 @@ def method(
     """Register a merge method; the function itself stays as it is.
 
     Raises:
-        ValueError: the name is taken by another function, there is no such unit or space, or a
-            parameter is of a kind that cannot be declared.
+        ValueError: the name is taken by another function, there is no such unit or space, the first
+            pass lacks something or reads what is no parameter, or a parameter is of a kind that
+            cannot be declared.
     """
     for what, value, kind in (("unit", unit, Unit), ("space", space, Space)):
         if value not in get_args(kind):
             expected = f"must be one of {', '.join(get_args(kind))}, got {value!r}"
             raise ValueError(f"{what} of the merge method {name!r} {expected}.")
+    absent = [each for each in _OF_FIRST_PASSES if not hasattr(first_pass, each)]
+    if first_pass is not None and absent:
+        what = f"{first_pass.__name__}, the first pass of the merge method {name!r},"
+        raise ValueError(f"{what} lacks {', '.join(absent)}: see FirstPass in {__name__}.")
 
     def register(function: Function) -> Function:
         known = _REGISTRY.get(name)
         if known is not None and known.function.__module__ != function.__module__:
             raise ValueError(f"{name!r} is already the merge method {known.function.__module__}")
+        parameters = declared(
+            function,
+            tensors=2 if unit == "factors" else 1,
+            passes=first_pass is not None or guess is not None,
+        )
+        for read in first_pass.reads if first_pass is not None else ():
+            if read not in parameters:
+                what = f"the first pass of the merge method {name!r} reads {read!r},"
+                raise ValueError(f"{what} which is none of its parameters.")
         _REGISTRY[name] = Method(
             name=name,
             function=function,
@@ -241,11 +258,7 @@ def method(
             masks=masks,
             rank=rank,
             statistics=statistics,
-            parameters=declared(
-                function,
-                tensors=2 if unit == "factors" else 1,
-                passes=first_pass is not None or guess is not None,
-            ),
+            parameters=parameters,
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
         )
         return function
