@@ -16,7 +16,7 @@ import torch
 import alliage
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, plan, run
-from alliage.search import LearningSettings
+from alliage.search import LearningSettings, running
 from alliage.search import trials as module
 from alliage.search.candidates import Candidates, Score
 from alliage.search.questions import questions_of
@@ -211,6 +211,74 @@ def test_the_best_of_another_search_stays(recipe, tasks, asked, family, tmp_path
         with pytest.raises(UsageError, match=r"a search is here already\. Choose another folder"):
             search()
     assert (tmp_path / "best.yml").read_bytes() == kept
+
+
+def test_one_search_at_a_time_works_in_a_folder(recipe, tasks, asked, family, tmp_path):
+    out = tmp_path / "out"
+    spaces = points(recipe(), {"parameters": {"scale": [0.5, 1.0, 1.5]}})
+    others = [
+        lambda: search_points(recipe(), spaces, asked, out),
+        lambda: search_points(recipe(), spaces, asked, out, resume=True),
+        lambda: search_soup([str(family / "sentiment")], "uniform", questions_of(tasks[:1]), out),
+        lambda: learn_coefficients(recipe(), asked, out, LearningSettings(steps=1)),
+    ]
+    refused = []
+
+    def meanwhile(stage, done, total):
+        before = (out / STUDY).read_bytes()
+        for other in others:
+            with pytest.raises(UsageError, match=r"a search runs here\. Wait for it"):
+                other()
+            refused.append(done)
+        assert (out / STUDY).read_bytes() == before
+
+    found = search_points(recipe(), spaces, asked, out, on_event=meanwhile)
+    assert refused == [number for number in range(4) for _ in others]
+    assert [trial.score is None for trial in found.trials] == [False] * 3
+    assert sorted(item.name for item in out.iterdir()) == ["best.yml", STUDY]
+    assert len(search_points(recipe(), spaces, asked, out, resume=True).trials) == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_search_that_cannot_begin_leaves_no_folder(recipe, tasks, tmp_path, there):
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    wrong = questions_of(tasks, heads={"mood": "sentimnt"})
+    with pytest.raises(UsageError, match="the merge has no such head"):
+        search_points(recipe(), points(recipe(), GRID), wrong, out)
+    assert [item.name for item in tmp_path.rglob("*")] == ["out"] * there
+
+
+def test_looking_for_trials_writes_nothing(tmp_path, recipe):
+    space = Search(recipe(), points(recipe(), {"parameters": {"scale": [0.5, 1.0]}}))
+    path = tmp_path / STUDY
+    path.touch()  # of a search that was killed before it wrote a line
+    assert not module.holds_trials(tmp_path)
+    assert not path.read_bytes()
+    study = open_study(tmp_path, {}, maximise=True)
+    module.search(study, space, lambda made: Score(0.0, ()), maximise=True)
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')  # a line that the search is at
+    before = path.read_bytes()
+    assert module.holds_trials(tmp_path)
+    assert path.read_bytes() == before
+    open_study(tmp_path, {}, maximise=True)  # who goes on drops it
+    assert b'"wor{' not in path.read_bytes()
+
+
+def test_no_more_is_planned_than_shows_that_a_search_can_begin(recipe):
+    planned = []
+
+    def counted(made, **options):
+        planned.append(made.method)
+        return plan(made, **options)
+
+    space = Search(recipe(), points(recipe(), [{"method": "slerp"}, *GRID]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "plan", counted)
+        assert running._first_sound(space, Machine()).method.name == "slerp"
+    assert planned == ["slerp"]
 
 
 def test_the_first_method_need_not_fit(recipe, tasks, tmp_path):

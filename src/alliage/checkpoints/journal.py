@@ -10,7 +10,6 @@ says is on the disk: whoever adds a line has synced the data that the line speak
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from alliage.checkpoints.locks import lock_file
 from alliage.checkpoints.writer import (
     OutputFolder,
     is_disk_full,
@@ -152,26 +152,20 @@ class JournaledFolder(OutputFolder):
         Raises:
             UsageError: another process has it.
         """
-        while True:
+        found = None
+        while found is None:  # whoever has it may finish at any moment and remove it
             self._home.mkdir(exist_ok=True)
-            # Whoever holds it may finish at any moment and remove it.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.lexists(self._journal) and not stat.S_ISREG(
-                    self._journal.lstat().st_mode
-                ):
+                if not stat.S_ISREG(self._journal.lstat().st_mode):
                     raise self._unreadable(self._journal, "is no file")
-                self._fd = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                try:
-                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    what = "is being written by another process."
-                    raise UsageError(
-                        Problem(str(self.out), what, "Wait for it, or choose another output.")
-                    ) from None
-                if os.fstat(self._fd).st_ino == self._journal.stat().st_ino:
-                    return
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                found = lock_file(self._journal)
+            except BlockingIOError:
+                what = "is being written by another process."
+                raise UsageError(
+                    Problem(str(self.out), what, "Wait for it, or choose another output.")
+                ) from None
+        self._fd = found
 
     def _unreadable(self, path: Path, what: str) -> UsageError:
         where = f"Remove {self._home}, or choose another output."

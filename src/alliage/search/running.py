@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from alliage.checkpoints.locks import lock_file
 from alliage.errors import AlliageError, Problem, UsageError
 from alliage.evaluation.scoring import Settings
 from alliage.merging.engine.progress import subject
@@ -23,6 +26,7 @@ from alliage.search.recipe_file import BEST, write_best
 from alliage.search.space import Search, Space
 from alliage.search.trials import UNDEFINED, Trial, holds_trials, open_study, search, trial_of
 
+_LOCK = ".lock"
 _RESUME = "Go on with it with --resume (resume=True), or choose another folder."
 
 OnEvent = Callable[[str, int, int], None]
@@ -117,28 +121,54 @@ def search_points(
         AlliageError: the models do not fit together, or a task has no head.
     """
     space, folder, machine = Search(recipe, spaces), Path(out), machine or Machine()
-    _refuse_other(folder, resume=resume, fix=_RESUME)
-    maximise = questions[0].maximised
-    made = _first_sound(space, machine)
-    asked = _subject(recipe, spaces, questions, subject(made)["inputs"])
-    with _candidates(made.recipe, questions, folder, machine) as candidates:
-        study = open_study(folder, {**asked, "seed": seed}, maximise=maximise)
-        found = search(
-            study,
-            space,
-            candidates.score,
-            maximise=maximise,
-            trials=trials,
-            seed=seed,
-            on_event=on_event,
+    with _own(folder, resume=resume, fix=_RESUME):
+        maximise = questions[0].maximised
+        made = _first_sound(space, machine)
+        asked = _subject(recipe, spaces, questions, subject(made)["inputs"])
+        with _candidates(made.recipe, questions, folder, machine) as candidates:
+            study = open_study(folder, {**asked, "seed": seed}, maximise=maximise)
+            found = search(
+                study,
+                space,
+                candidates.score,
+                maximise=maximise,
+                trials=trials,
+                seed=seed,
+                on_event=on_event,
+            )
+        assert found.best.score is not None
+        return _finished(
+            folder, found.recipe, found.best.score, questions, found.trials, candidates.notes
         )
-    assert found.best.score is not None
-    return _finished(
-        folder, found.recipe, found.best.score, questions, found.trials, candidates.notes
-    )
 
 
-def _refuse_other(folder: Path, *, resume: bool = False, fix: str = "") -> None:
+@contextmanager
+def _own(folder: Path, *, resume: bool = False, fix: str = "") -> Iterator[None]:
+    """Have a folder, made if missing, for one search alone; see `_refuse_other`.
+
+    Raises:
+        UsageError: another search runs in it, or has been there.
+    """
+    fresh, lock = not folder.exists(), None
+    while lock is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_file(folder / _LOCK)
+        except BlockingIOError:
+            fix = "Wait for it, or choose another folder."
+            raise UsageError(Problem(str(folder), "a search runs here.", fix)) from None
+    try:
+        _refuse_other(folder, resume=resume, fix=fix)
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)
+        if fresh:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+        os.close(lock)
+
+
+def _refuse_other(folder: Path, *, resume: bool, fix: str) -> None:
     """Leave what another search found as it is; `fix` is for one that can be gone on with.
 
     Raises:
@@ -158,12 +188,13 @@ def _first_sound(space: Search, machine: Machine) -> Plan:
     Raises:
         AlliageError: none can: the problems of the first.
     """
-    plans = [
-        plan(recipe, memory=machine.memory, threads=machine.threads) for recipe in space.ends()
-    ]
-    made = next((each for each in plans if not each.problems), plans[0])
-    made.raise_problems()
-    return made
+    plans: list[Plan] = []
+    for recipe in space.ends():
+        plans.append(plan(recipe, memory=machine.memory, threads=machine.threads))
+        if not plans[-1].problems:
+            return plans[-1]
+    plans[0].raise_problems()
+    raise AssertionError("a plan with problems raises them")
 
 
 def search_soup(
@@ -192,32 +223,35 @@ def search_soup(
     """
     folder, machine = Path(out), machine or Machine()
     everyone = tuple(range(len(models)))
-    _refuse_other(folder)
-    _refuse_own_heads(soups.weighted(models, everyone))
-    folder.mkdir(parents=True, exist_ok=True)
-    tried: list[tuple[tuple[int, ...], Score]] = []
-    total = 1 if kind == "uniform" else 2 * len(models) - 1
-    with _candidates(soups.weighted(models, everyone), questions, folder, machine) as candidates:
+    with _own(folder):
+        _refuse_own_heads(soups.weighted(models, everyone))
+        tried: list[tuple[tuple[int, ...], Score]] = []
+        total = 1 if kind == "uniform" else 2 * len(models) - 1
+        with _candidates(
+            soups.weighted(models, everyone), questions, folder, machine
+        ) as candidates:
 
-        def score(chosen: tuple[int, ...]) -> float:
-            tried.append((chosen, candidates.score(soups.weighted(models, chosen))))
-            if on_event is not None:
-                on_event("searching", len(tried), total)
-            return tried[-1][1].value
+            def score(chosen: tuple[int, ...]) -> float:
+                tried.append((chosen, candidates.score(soups.weighted(models, chosen))))
+                if on_event is not None:
+                    on_event("searching", len(tried), total)
+                return tried[-1][1].value
 
-        if kind == "uniform":
-            best = everyone
-            if math.isnan(score(everyone)):
-                raise AlliageError(Problem("soup", UNDEFINED))
-        else:
-            steps = soups.greedy(len(models), score, maximise=questions[0].maximised)
-            best = next(step.models for step in reversed(steps) if step.taken)
-    trials = tuple(
-        trial_of(number, "average", {"models": [models[place] for place in chosen]}, found)
-        for number, (chosen, found) in enumerate(tried)
-    )
-    found = next(each for chosen, each in tried if chosen == best)
-    return _finished(folder, soups.soup(models, best), found, questions, trials, candidates.notes)
+            if kind == "uniform":
+                best = everyone
+                if math.isnan(score(everyone)):
+                    raise AlliageError(Problem("soup", UNDEFINED))
+            else:
+                steps = soups.greedy(len(models), score, maximise=questions[0].maximised)
+                best = next(step.models for step in reversed(steps) if step.taken)
+        trials = tuple(
+            trial_of(number, "average", {"models": [models[place] for place in chosen]}, found)
+            for number, (chosen, found) in enumerate(tried)
+        )
+        found = next(each for chosen, each in tried if chosen == best)
+        return _finished(
+            folder, soups.soup(models, best), found, questions, trials, candidates.notes
+        )
 
 
 def _refuse_own_heads(recipe: MergeRecipe) -> None:
@@ -261,18 +295,19 @@ def learn_coefficients(
     """
     folder, machine = Path(out), machine or Machine()
     linear = ada_merging.linear_recipe(recipe)
-    _refuse_other(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _candidates(linear, questions, folder, machine) as candidates:
-        learned = ada_merging.learn(linear, candidates, settings, on_event)
-        score = candidates.score(learned.recipe)
-    given = {"by": settings.by, "steps": settings.steps, "start": settings.start}
-    trial = Trial(0, f"{recipe.method}, weights learned", given, score, "", 0.0)
-    notes = list(candidates.notes)
-    if learned.entropies:
-        first, last = learned.entropies[0], learned.entropies[-1]
-        notes.append(f"entropy of a batch: {first:.4f} at the first step, {last:.4f} at the last.")
-    return _finished(folder, learned.recipe, score, questions, (trial,), notes)
+    with _own(folder):
+        with _candidates(linear, questions, folder, machine) as candidates:
+            learned = ada_merging.learn(linear, candidates, settings, on_event)
+            score = candidates.score(learned.recipe)
+        given = {"by": settings.by, "steps": settings.steps, "start": settings.start}
+        trial = Trial(0, f"{recipe.method}, weights learned", given, score, "", 0.0)
+        notes = list(candidates.notes)
+        if learned.entropies:
+            first, last = learned.entropies[0], learned.entropies[-1]
+            notes.append(
+                f"entropy of a batch: {first:.4f} at the first step, {last:.4f} at the last."
+            )
+        return _finished(folder, learned.recipe, score, questions, (trial,), notes)
 
 
 def _candidates(

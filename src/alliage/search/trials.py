@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,18 @@ def holds_trials(folder: Path) -> bool:
     path = folder / STUDY
     if not path.exists():
         return False
-    _drop_torn_line(path)
-    return any(_TRIAL in kept.user_attrs for kept in _study(path).get_trials(deepcopy=False))
+    with _quiet() as optuna:
+        try:
+            study = optuna.load_study(study_name=_NAME, storage=_storage(path))
+        except KeyError:
+            return False
+    return any(_TRIAL in kept.user_attrs for kept in study.get_trials(deepcopy=False))
 
 
 def open_study(folder: Path, subject: Mapping[str, Any], *, maximise: bool) -> Any:
     """The study in a folder, gone on with where something was tried in it, else new.
+
+    Nobody else may be at work in the folder.
 
     Args:
         folder: made if missing.
@@ -178,9 +185,17 @@ def open_study(folder: Path, subject: Mapping[str, Any], *, maximise: bool) -> A
     """
     path = folder / STUDY
     folder.mkdir(parents=True, exist_ok=True)
-    if not holds_trials(folder):
+    if holds_trials(folder):
+        _drop_torn_line(path)
+    else:
         path.unlink(missing_ok=True)  # of a search that came to nothing, perhaps of other models
-    study = _study(path, "maximize" if maximise else "minimize")
+    with _quiet() as optuna:
+        study = optuna.create_study(
+            study_name=_NAME,
+            storage=_storage(path),
+            direction="maximize" if maximise else "minimize",
+            load_if_exists=True,
+        )
     plain = json.loads(json.dumps(subject))
     known = study.user_attrs.get(_SUBJECT)
     if known is None:
@@ -192,23 +207,24 @@ def open_study(folder: Path, subject: Mapping[str, Any], *, maximise: bool) -> A
     return study
 
 
-def _study(path: Path, direction: str | None = None) -> Any:
-    """The study in a file, begun with a direction where there is none."""
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """Optuna, which says nothing but warnings."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(
-            study_name=_NAME,
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            direction=direction,
-            load_if_exists=True,
-        )
+        yield optuna
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _storage(path: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _drop_torn_line(path: Path) -> None:
