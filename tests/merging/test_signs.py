@@ -65,7 +65,7 @@ def test_signs_worked_out_by_hand(tmp_path):
         metadata = file.metadata()
     assert metadata["alliage.signs"] == "tuned"
     inputs = json.loads(metadata["alliage.inputs"])
-    assert [source["role"] for source in inputs] == ["base", "tuned"]
+    assert [source["role"] for source in inputs] == ["base", "model tuned"]
     assert all(len(source["files"][0]["sha256"]) == 64 for source in inputs)
 
 
@@ -193,6 +193,21 @@ def test_signs_of_another_base_are_refused(home, tmp_path):
     assert f"alliage signs MODEL --base {home / 'base'} -o FILE." in problem
     with pytest.raises(AlliageError, match="counts from another base"):
         run(made, tmp_path / "out")
+
+
+def test_signs_of_a_model_that_is_called_base(home, tmp_path):
+    """As files of before named it, too: by its folder alone, behind the base."""
+    shutil.copytree(home / "multitask", tmp_path / "base")
+    out = tmp_path / "signs.safetensors"
+    alliage.signs(tmp_path / "base", base=home / "base", out=out)
+    assert load_file(out).keys() == SHAPES.keys()
+    with safe_open(out, "pt") as file:
+        inputs = json.loads(file.metadata()["alliage.inputs"])
+    assert [source["role"] for source in inputs] == ["base", "model base"]
+    assert plan(recipe(home, signs=str(out))).problems == []
+    inputs[1]["role"] = "base"
+    save_file(load_file(out), out, metadata={"alliage.inputs": json.dumps(inputs)})
+    assert plan(recipe(home, signs=str(out))).problems == []
 
 
 def test_the_base_may_lie_elsewhere(home, tmp_path):

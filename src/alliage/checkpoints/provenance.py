@@ -50,7 +50,7 @@ def describe_input(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def weight_digests(checkpoint: Checkpoint) -> list[str]:
+def hash_weights(checkpoint: Checkpoint) -> list[str]:
     """The SHA-256 of each of a checkpoint's weight files.
 
     Raises:

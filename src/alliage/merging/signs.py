@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ from alliage.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from alliage.checkpoints import Checkpoint
+    from alliage.vectors import Vector
 
 OnEvent = Callable[[str, int, int], None]
 
@@ -71,10 +74,14 @@ def signs(
     started = time.perf_counter()
     place = place_for(out)
     vector = vectors.open(model, base)
-    sources = [("base", vector.base), *((vector.name, each) for each in vector.checkpoints)]
-    inputs = [provenance.describe_input(role, checkpoint) for role, checkpoint in sources]
-    metadata = {"alliage.signs": vector.name, INPUTS: json.dumps(inputs)}
+    metadata = {"alliage.signs": vector.name, INPUTS: inputs_of(vector.base, [vector])}
     return write_signs(place, vector.shapes, vector.block, metadata, str(model), started, on_event)
+
+
+def inputs_of(base: Checkpoint, vectors: Iterable[Vector]) -> str:
+    """What signs were counted from, for the header of their file."""
+    sources = [(f"model {vector.name}", each) for vector in vectors for each in vector.checkpoints]
+    return json.dumps([provenance.describe_input(*each) for each in [("base", base), *sources]])
 
 
 def place_for(out: str | Path) -> Path:

@@ -47,12 +47,12 @@ def _of_another_base(made: Plan, signs: Checkpoint) -> list[Problem]:
         return []
     where = str(made.recipe.signs)
     try:
-        (base,) = (source for source in json.loads(text) if source["role"] == "base")
+        base = next(source for source in json.loads(text) if source["role"] == "base")
         known, path = {str(entry["sha256"]) for entry in base["files"]}, str(base["path"])
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, StopIteration, RecursionError) as error:
         what = f"{INPUTS} in its header is no record that Alliage wrote: {error!r}."
         return [Problem(where, what, "Save the signs anew: `alliage signs`.")]
-    if known.issuperset(provenance.weight_digests(made.base)):
+    if known.issuperset(provenance.hash_weights(made.base)):
         return []
     what = f"counts from another base ({path}) than {made.base.ref}."
     fix = f"Save signs that count from it: alliage signs MODEL --base {made.base.ref} -o FILE."

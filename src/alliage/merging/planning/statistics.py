@@ -122,7 +122,7 @@ def _shape(made: Plan, tensor: MergedTensor) -> tuple[int, ...]:
 
 def _digests(made: Plan) -> list[list[str]]:
     """For each model, the SHA-256 of every weight file that it is made of, sorted."""
-    hashed = cache(provenance.weight_digests)  # many adapters have one base
+    hashed = cache(provenance.hash_weights)  # many adapters have one base
     return [
         sorted(digest for part in _parts(vector, made) for digest in hashed(part))
         for vector in made.vectors
