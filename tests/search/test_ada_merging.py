@@ -149,6 +149,25 @@ def test_ada_merging_with_ties_trims_and_elects_without_weights(recipe, entropie
     assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("by", ["task", "layer"])
+def test_coefficients_are_learned_past_running_means(residual, tmp_path, by):
+    """A ResNet's, by layer: the weights of what no gradient reaches stay where they began."""
+    home, tasks = residual
+    models = [str(home / name) for name in "ab"]
+    content = {"method": "task_arithmetic", "base": str(home / "base"), "models": models}
+    asked = questions_of(tasks, criterion="entropy", heads={"x": "a", "y": "b"})
+    settings = Settings(by=by, steps=5, learning_rate=0.05)
+    found = learn_coefficients(parse_recipe(content), asked, tmp_path / "out", settings)
+    weights = [entry.parameters["weight"] for entry in found.recipe.models]
+    if by == "task":
+        assert all(weight != 0.3 for weight in weights)
+        return
+    for rules in weights:
+        values = {rule["filter"]: rule["value"] for rule in rules}
+        buffers = {n for n in values if n.endswith(("running_mean", "running_var"))}
+        assert {n for n, value in values.items() if value == 0.3} == buffers != set()
+
+
 def test_coefficients_stay_between_0_and_1(recipe, entropies, tmp_path):
     settings = Settings(by="task", steps=8, learning_rate=0.5)
     linear = linear_recipe(recipe("task_arithmetic", MODELS))

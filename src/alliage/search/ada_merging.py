@@ -105,7 +105,9 @@ def learn(
 ) -> Learned:
     """Learn the coefficients by Adam (β 0.9, 0.999); they stay in [0, 1], as in the authors' code.
 
-    The gradient is exact: ∂H/∂λₖₗ = ⟨∂H/∂θₗ, Φ(τₖ)ₗ⟩, with ∂H/∂θ by torch.
+    The gradient is exact: ∂H/∂λₖₗ = ⟨∂H/∂θₗ, Φ(τₖ)ₗ⟩, with ∂H/∂θ by torch. Buffers, such as the
+    running means of batch normalisation, are merged alike but taken for constants: coefficients
+    of their own stay where they start.
 
     Args:
         recipe: from `linear_recipe`.
@@ -156,6 +158,7 @@ class _Merge:
     def __init__(self, recipe: MergeRecipe, candidates: Candidates) -> None:
         self._recipe, self._candidates = recipe, candidates
         device, held = candidates.settings.device, candidates.held
+        self._trainable = candidates.trainable
         count = len(recipe.models)
         alone = [
             candidates.plan(_weighted(recipe, [float(k == model) for k in range(count)]))
@@ -187,7 +190,8 @@ class _Merge:
         for tensor, base, parts, row in zip(
             self.tensors, self._base, self._parts, rows, strict=True
         ):
-            merged = (base + row @ parts).reshape(tensor.spec.shape).requires_grad_()
+            merged = (base + row @ parts).reshape(tensor.spec.shape)
+            merged.requires_grad_(tensor.name in self._trainable)
             body |= dict.fromkeys((tensor.name, *tensor.copies), merged)
         total = 0.0
         for candidate, batch in zip(self._candidates.models, batches, strict=True):

@@ -115,6 +115,20 @@ class Candidates:
         finally:
             shutil.rmtree(home, ignore_errors=True)
 
+    @property
+    def trainable(self) -> frozenset[str]:
+        """Names in the merged checkpoint of what gradients reach.
+
+        They do not reach buffers, such as the running means of batch normalisation.
+        """
+        return frozenset(
+            name
+            for model in self.models
+            for held in [dict(model.classifier.model.named_parameters(remove_duplicate=False))]
+            for name, own in model.parameters.items()
+            if own in held
+        )
+
     def plan(self, recipe: MergeRecipe) -> Plan:
         """The plan of a merge.
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from alliage import vectors
-from alliage.checkpoints import provenance
+from alliage.checkpoints.names import is_task_head
 from alliage.checkpoints.signs import INPUTS
 from alliage.data import Task
 from alliage.errors import Problem, UsageError
@@ -28,7 +27,7 @@ from alliage.merging.engine.heads import folder_name
 from alliage.merging.planning.plan import MergedTensor, Plan
 from alliage.merging.planning.planner import plan
 from alliage.merging.recipe.files import parse_recipe
-from alliage.merging.signs import SignsRecord, place_for, write_signs
+from alliage.merging.signs import SignsRecord, inputs_of, place_for, write_signs
 from alliage.search.ada_merging import KINDS, answers, batches_of
 from alliage.search.candidates import Candidates
 from alliage.search.questions import questions_of
@@ -87,7 +86,10 @@ def few_shot_signs(
 ) -> Estimated:
     """Train one body for all tasks on a few examples of each; save the signs of what it learned.
 
-    Heads stay as the models have them: the body alone is trained.
+    The body alone is trained. Heads stay as the models have them, and the mean of the models' is
+    the one of all where models and base decide the same; its sign is saved for a merged head, and
+    the models' mean sign for buffers, which no gradient reaches (running means of batch
+    normalisation).
 
     Args:
         models: references, with a head each.
@@ -108,7 +110,6 @@ def few_shot_signs(
     """
     started, place = time.perf_counter(), place_for(out)
     _check(models, tasks)
-    base = base or vectors.open(models[0]).base.ref
     share = 1 / len(models) if settings.start == "mean" else 0.0
     content = {"method": "task_arithmetic", "base": base, "models": list(models)}
     recipe = parse_recipe(content | {"parameters": {"scale": share}})
@@ -120,18 +121,17 @@ def few_shot_signs(
         if vector.name in made.left_apart
     }
     questions = questions_of(tasks, split=split, limit=examples, heads=heads)
+    place.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as home,
         Candidates(recipe, questions, Path(home), settings=Asking(device=device)) as candidates,
     ):
-        deltas, losses = _train(made, share, candidates, settings, on_event)
-    sources = [(f"model {v.name}", c) for v in made.vectors for c in v.checkpoints]
+        deltas, losses = _train(made, candidates, settings, on_event)
     assert made.base is not None
-    inputs = [provenance.describe_input(*each) for each in [("base", made.base), *sources]]
     data = [{"task": q.task.name, "split": q.split, "examples": q.digest()} for q in questions]
     metadata = {
         "alliage.signs": f"{len(models)} models on {examples} examples",
-        INPUTS: json.dumps(inputs),
+        INPUTS: inputs_of(made.base, made.vectors),
         "alliage.training": json.dumps({"settings": asdict(settings), "data": data}),
     }
     record = write_signs(
@@ -161,19 +161,21 @@ def _check(models: Sequence[str], tasks: Sequence[Task]) -> None:
 
 
 def _train(
-    made: Plan, share: float, candidates: Candidates, settings: Settings, on_event: OnEvent | None
+    made: Plan, candidates: Candidates, settings: Settings, on_event: OnEvent | None
 ) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     """What the trained body has over the base, flat, of each tensor; and the losses."""
-    device = candidates.settings.device
-    bases, leaves = {}, {}
-    for tensor, base, start in _starts(made, share):
-        bases[tensor.name] = base
-        leaves[tensor.name] = start.to(device).requires_grad_()
-    body = {
-        name: leaves[tensor.name]
-        for tensor in made.merged
-        for name in (tensor.name, *tensor.copies)
-    }
+    device, trainable = candidates.settings.device, candidates.trainable
+    bases, leaves, means = {}, {}, {}
+    body: dict[str, Tensor] = {}
+    for tensor, base, mean in _means(made):
+        head = is_task_head(tensor.name)
+        start = (base + mean if settings.start == "mean" or head else base.clone()).to(device)
+        if tensor.name in trainable and not head:
+            bases[tensor.name] = base
+            leaves[tensor.name] = start.requires_grad_()
+        else:
+            means[tensor.name] = mean.flatten()
+        body |= dict.fromkeys((tensor.name, *tensor.copies), start)
     optimiser = torch.optim.Adam(leaves.values(), lr=settings.learning_rate)
     streams = [
         batches_of(question.examples, settings.batch_size, settings.seed)
@@ -192,19 +194,18 @@ def _train(
         optimiser.step()
         if on_event is not None:
             on_event("training", step + 1, settings.steps)
-    return {
-        name: (leaf.detach().cpu() - bases[name]).flatten() for name, leaf in leaves.items()
-    }, tuple(losses)
+    learned = {n: (leaf.detach().cpu() - bases[n]).flatten() for n, leaf in leaves.items()}
+    return learned | means, tuple(losses)
 
 
-def _starts(made: Plan, share: float) -> Iterator[tuple[MergedTensor, Tensor, Tensor]]:
-    """Each tensor that is trained, the base's elements, and those that training starts with."""
+def _means(made: Plan) -> Iterator[tuple[MergedTensor, Tensor, Tensor]]:
+    """Each tensor that is merged, the base's elements, and the models' mean delta from them."""
     assert made.base is not None
     for tensor in made.merged:
         base = made.base.read(tensor.name).float()
-        start = base.clone()
+        mean = torch.zeros_like(base)
         for number, parameter in tensor.sources:
             vector = made.vectors[number]
-            if share and parameter in vector.shapes:
-                start += share * vector.delta(parameter)
-        yield tensor, base, start
+            if parameter in vector.shapes:
+                mean += vector.delta(parameter) / len(made.vectors)
+        yield tensor, base, mean
