@@ -34,7 +34,6 @@ _VISION = {
     "image_size": 32, "patch_size": 4, "num_channels": 1, "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0, "initializer_range": 96**-0.5,
 }  # fmt: skip
-STATISTICS = 256  # training examples of each task that Fisher and Gram matrices are of
 # What is also searched, on labels, with a method's name behind.
 _SCALED = ("task_arithmetic", "ties")
 _SCALES = {"scale": {"low": 0.1, "high": 1.0, "step": 0.1}}
@@ -72,6 +71,7 @@ class Family(NamedTuple):
         scored: at most so many examples of each task.
         searched: the methods that are also searched.
         steps: of AdaMerging; 0: without it.
+        known: training examples of each task that Fisher and Gram matrices are of.
         labels: that Fisher matrices are of, expected or sampled.
     """
 
@@ -82,6 +82,7 @@ class Family(NamedTuple):
     scored: int
     searched: Sequence[str]
     steps: int
+    known: int
     labels: str
 
     @property
@@ -102,7 +103,15 @@ _IMAGE_TASKS = {name: f"data/{name}" for name in _IMAGES}
 _TEXT_TASKS = {name: f"data/{name}" for name in _TEXTS if name != "snips"} | {"snips": "snips.yml"}
 FAMILIES = {
     "images": Family(
-        "images, in full", "base", _IMAGE_TASKS, _OF_IMAGES, 400, tuple(SEARCHED), 300, "expected"
+        "images, in full",
+        "base",
+        _IMAGE_TASKS,
+        _OF_IMAGES,
+        400,
+        tuple(SEARCHED),
+        300,
+        256,
+        "expected",
     ),
     "texts-full": Family(
         "texts, in full",
@@ -112,10 +121,11 @@ FAMILIES = {
         200,
         _SCALED,
         0,
+        256,
         "sampled",
     ),
     "texts-lora": Family(
-        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 100, _SCALED, 0, "sampled"
+        "texts, LoRA", "encoder", _TEXT_TASKS, _OF_TEXTS | _LORA, 100, _SCALED, 0, 64, "sampled"
     ),
 }
 
@@ -141,11 +151,11 @@ def prepare(family: Family, home: Path) -> None:
             tuned.append((model, f"tune {recipe.name} -o {model}"))
             for kind, more in (("fisher", f" --labels {family.labels}"), ("regmean", "")):
                 out = f"{model}/{kind}.safetensors"
-                options = f"--task {ref} --examples {STATISTICS}{more} -o {out}"
+                options = f"--task {ref} --examples {family.known}{more} -o {out}"
                 collected.append((out, f"statistics {kind} {model} {options}"))
         models = " ".join(f"{task}-{seed}" for task in family.tasks)
         tasks = " ".join(f"--task {ref}" for ref in family.tasks.values())
-        options = f"{tasks} --examples {STATISTICS} -o regmean++-{seed}"
+        options = f"{tasks} --examples {family.known} -o regmean++-{seed}"
         collected.append((f"regmean++-{seed}", f"statistics regmean++ {models} {options}"))
         together = {"method": "task_arithmetic", "base": family.base, "models": models.split()}
         (home / f"together-{seed}.yml").write_text(yaml.safe_dump(together))

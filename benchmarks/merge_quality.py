@@ -30,7 +30,6 @@ from benchmarks._merge_families import (
     FAMILIES,
     SEARCHED_ON,
     SEEDS,
-    STATISTICS,
     UNLABELLED,
     Family,
     preparation,
@@ -302,7 +301,7 @@ def _note(name: str, family: Family) -> str:
         f"{limit:,} examples. Merged with the methods' default settings, answering with their "
         f"parents' heads; _searched stands for the best on {SEARCHED_ON} labelled validation "
         f"examples of each task, of the scales 0.1, 0.2 ... 1{rates}; {learned}fisher and regmean "
-        f"know {STATISTICS} training examples of each task, fisher by {family.labels} labels. s "
+        f"know {family.known} training examples of each task, fisher by {family.labels} labels. s "
         "before: collecting the statistics of all tasks, or searching; s, MiB: the whole merging "
         "command, start-up included, and its peak anonymous memory. One thread for each process "
         "and as many processes as cores."
