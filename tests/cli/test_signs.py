@@ -58,6 +58,7 @@ def test_signs_are_estimated_from_a_few_examples(alliage, workspace):
         ("signs topics -o signs.safetensors", "no base given"),
         ("signs a b --base base -o s.safetensors", "name a task for each"),
         ("signs a --base base --steps 3 -o s.safetensors", "--steps: go with examples"),
+        ("signs a --base base --device cuda -o s.safetensors", "--device: go with examples"),
         (f"signs sentiment --base base {BOTH} -o s.safetensors", "1 model, but 2 tasks"),
         ("signs topics --base base -o signs", "Name it NAME.safetensors"),
         ("merge merge.yml --signs x.safetensors -o out", "--signs: go with --method"),

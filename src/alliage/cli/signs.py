@@ -54,7 +54,9 @@ def signs(
         int | None, typer.Option(min=1, help="Examples of each task in a step; 16 by default.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the batches; 0 by default.")] = None,
-    device: Annotated[str, typer.Option(help="Where it is trained: cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="Where it is trained: cpu, the default, or cuda.")
+    ] = None,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
@@ -70,9 +72,11 @@ def signs(
     if out is None:
         raise UsageError(Problem("-o", "no output file given.", "Add -o FILE.safetensors."))
     if tasks:
-        _estimate(models, tasks, out, base, training, data, device, json=json, quiet=quiet)
+        where = device or "cpu"
+        _estimate(models, tasks, out, base, training, data, where, json=json, quiet=quiet)
         return
-    names = [f"--{key.replace('_', '-')}" for key in (*training, *data)]
+    unused = (*training, *data, *_given(device=device))
+    names = [f"--{key.replace('_', '-')}" for key in unused]
     if names:
         raise UsageError(Problem(", ".join(names), "go with examples to train on: --task."))
     if len(models) > 1:
