@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alliage.merging.registry import Method, PerBlock, Sampling
-from alliage.merging.signature import Parameter
+from alliage.merging.signature import In, Parameter
 
 _SIZES = (1.0, 1e-5)  # of deltas: a threshold in units of weights shows at the second
 _PASSES = 100  # more than any first pass takes
@@ -41,7 +41,7 @@ def models_may_be_permuted(method: Method) -> None:
     known = _statistics(method, models)
     moved = {name: values[order] for name, values in known.items()}
     for parameter in (None, *(p for p in method.parameters.values() if p.per_model)):
-        given = {} if parameter is None else {parameter.name: _unequal(parameter)}
+        given = {} if parameter is None else {parameter.name: unequal(parameter, 4)}
         permuted = {name: values[order] for name, values in given.items()}
         torch.testing.assert_close(
             method.function(models, **given, **known),
@@ -59,9 +59,10 @@ def weights_count(method: Method) -> None:
         return
     models = _models(_count(method), method)
     given = _drawn(method, models)
+    values = unequal(weight, len(models))
     equal, other = (
-        method.function(models, weight=values[: len(models)], **given)
-        for values in (torch.ones(4), _unequal(weight))
+        method.function(models, weight=each, **given)
+        for each in (torch.full_like(values, float(values.mean())), values)
     )
     assert not torch.equal(equal, other), "unequal weights give what equal ones give"
 
@@ -211,13 +212,16 @@ def _check_result(merged: Tensor, how: str = "") -> None:
     assert merged.isfinite().all(), f"got NaN or infinity{how}"
 
 
-def _unequal(parameter: Parameter) -> Tensor:
-    """Four values of a parameter, for as many models."""
-    allowed = parameter.range
-    if allowed is not None and math.isfinite(allowed.high - allowed.low):
-        shares = torch.tensor([0.4, 0.2, 0.8, 0.6])
-        return allowed.low + (allowed.high - allowed.low) * shares
-    return float(parameter.default or 1) * torch.tensor([0.5, 1.0, 2.0, 1.5])
+def unequal(parameter: Parameter, count: int) -> Tensor:
+    """Values of a parameter for that many models, not all alike, within its range."""
+    allowed = parameter.range or In(-math.inf)
+    low, high, usual = allowed.low, allowed.high, float(parameter.default or 1)
+    steps = torch.tensor([0.5, 1.0, 2.0, 1.5]).repeat(math.ceil(count / 4))[:count]
+    if math.isfinite(high - low):
+        return low + (high - low) * 0.4 * steps
+    if math.isfinite(low):
+        return low + (usual - low or 1.0) * steps
+    return high - (high - usual or 1.0) * steps if math.isfinite(high) else usual * steps
 
 
 def _count(method: Method) -> int:
