@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from alliage.checkpoints.journal import JournaledFolder
+from alliage.checkpoints.locks import lock_file
 from alliage.errors import AlliageError, Problem, TransientError, UsageError
 
 SUBJECT = {"recipe": {"method": "ties", "models": ["a", "b"]}, "inputs": {"a.bin": [4, 1]}}
@@ -165,6 +166,16 @@ def test_one_writer_at_a_time(tmp_path):
             refused(tmp_path, "is being written by another process", resume=resume)
         first.add_text("weights", "whole")
     assert (tmp_path / "out" / "weights").read_text() == "whole"
+
+
+def test_a_writer_that_has_only_begun_keeps_its_journal(tmp_path):
+    """Between locking its journal and writing the first line."""
+    home = tmp_path / ".out.partial"
+    home.mkdir()
+    held = lock_file(home / "journal")
+    refused(tmp_path, "is being written by another process")
+    assert (home / "journal").exists()
+    os.close(held)
 
 
 def test_a_writer_that_waited_for_the_end_of_another_leaves_nothing(tmp_path):
