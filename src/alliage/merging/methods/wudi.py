@@ -60,17 +60,23 @@ def _merge(deltas: Tensor, steps: int, rate: float) -> Tensor:
     some = [(delta.double(), norm) for delta, norm in zip(deltas, norms, strict=True) if norm]
     if not some:
         return start
-    # The gradient at the start: zero there without rounding, where nothing disturbs. Adam would
-    # make steps of rounding errors.
+    # Where there are more inputs than the tasks have outputs, G would be larger than they are, and
+    # is not formed. The gradient at the start is summed task by task: zero without rounding where
+    # nothing disturbs. Adam would make steps of rounding errors.
+    wide = start.shape[1] > len(some) * start.shape[0]
     first = torch.zeros_like(start)
-    for task, norm in some:
-        first += ((start - task) @ task.mT) @ task / norm**2
-    rows = torch.cat([task / norm for task, norm in some])
+    if wide:
+        for task, norm in some:
+            first += ((start - task) @ task.mT) @ task / norm**2
+        within = torch.cat([task / norm for task, norm in some])
+    else:
+        within = first.new_zeros(start.shape[1], start.shape[1])
+        for task, norm in some:
+            gram = task.mT @ task / norm**2
+            first += (start - task) @ gram
+            within += gram
     del some
-    # G is the rows' product; where it would be larger than they are, it is not formed.
-    wide = rows.shape[1] > rows.shape[0]
-    within = (rows if wide else rows.mT @ rows).to(deltas.dtype)
-    del rows
+    within = within.to(deltas.dtype)
     first = first.to(deltas.dtype)
     moved = torch.zeros_like(first)
     optimiser = torch.optim.Adam([moved], lr=rate)
