@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import alliage
+from alliage.checkpoints import provenance
 from alliage.checkpoints.labels import head_outputs
 from alliage.errors import UsageError
 from alliage.merging import parse_recipe, plan, run
@@ -79,6 +80,19 @@ def test_the_bases_own_head_stays_where_no_model_brings_another(tmp_path):
     other = classifier(tmp_path / "other", 1, num_labels=3)
     chosen = {"method": "average", "base": str(base), "models": [str(other)]}
     assert plan(parse_recipe(chosen)).dropped == ["classifier.bias", "classifier.weight"]
+
+
+def test_a_merged_adapter_that_is_applied_keeps_its_heads(tmp_path):
+    base = classifier(tmp_path / "base", 0)
+    settings = {"target_modules": ["query"], "modules_to_save": ["classifier"]}
+    ones = [adapter(base, tmp_path / name, task_type="SEQ_CLS", **settings) for name in "ab"]
+    alliage.merge("lora_concat", base=base, models=ones, out=tmp_path / "merged")
+    alliage.apply(tmp_path / "merged", out=tmp_path / "whole")
+    for folder in ones:
+        kept, given = (tmp_path / home / "heads" / folder.name for home in ("whole", "merged"))
+        assert (kept / "head.safetensors").read_bytes() == (given / "head.safetensors").read_bytes()
+        assert (kept / "head.json").read_bytes() == (given / "head.json").read_bytes()
+    assert not provenance.verify(tmp_path / "whole")[1]
 
 
 def gpt2(folder, *, tied=True):

@@ -7,6 +7,7 @@ A head belongs to one task: averaging two of them means nothing. Each goes, with
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,17 @@ _TABLES = {
 def write_heads(plan: Plan, folder: OutputFolder) -> None:
     """Write each model's head.safetensors and head.json.
 
+    What is made of one model alone keeps the heads that stand beside that model: a merged adapter
+    that is applied to its base still answers all tasks.
+
     Raises:
         AlliageError: a head holds NaN or infinity; each tensor that does.
     """
+    if len(plan.vectors) == 1:
+        (only,) = plan.vectors
+        home = only.checkpoints[0].folder if only.checkpoints else None
+        if home is not None and (home / HEADS).is_dir():
+            copytree(home / HEADS, folder.staging / HEADS, dirs_exist_ok=True)
     for vector in plan.vectors:
         names = plan.left_apart.get(vector.name)
         if not names:
