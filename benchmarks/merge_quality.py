@@ -290,6 +290,12 @@ def _note(name: str, family: Family) -> str:
         else ""
     )
     rates = " or, of wudi, the rates 1e-5, 3e-5, 1e-4, 3e-4" if "wudi" in family.searched else ""
+    searched = (
+        f"_searched stands for the best on {SEARCHED_ON} labelled validation examples of each "
+        f"task, of the scales 0.1, 0.2 ... 1{rates}; "
+        if family.searched
+        else ""
+    )
     limit, epochs = family.recipe["train_limit"], family.recipe["epochs"]
     return (
         f"Accuracy in % on at most {family.scored} examples of the test split (validation where "
@@ -299,10 +305,9 @@ def _note(name: str, family: Family) -> str:
         f"majority class, and the task is left out of the means. Tuned from {base}: the head "
         f"alone for {family.recipe['head_epochs']} epochs, then all for {epochs}, on at most "
         f"{limit:,} examples. Merged with the methods' default settings, answering with their "
-        f"parents' heads; _searched stands for the best on {SEARCHED_ON} labelled validation "
-        f"examples of each task, of the scales 0.1, 0.2 ... 1{rates}; {learned}fisher and regmean "
-        f"know {family.known} training examples of each task, fisher by {family.labels} labels. s "
-        "before: collecting the statistics of all tasks, or searching; s, MiB: the whole merging "
-        "command, start-up included, and its peak anonymous memory. One thread for each process "
-        "and as many processes as cores."
+        f"parents' heads; {searched}{learned}fisher and regmean know {family.known} training "
+        f"examples of each task, fisher by {family.labels} labels. s before: collecting the "
+        "statistics of all tasks, or searching; s, MiB: the whole merging command, start-up "
+        "included, and its peak anonymous memory. One thread for each process and as many "
+        "processes as cores."
     )
