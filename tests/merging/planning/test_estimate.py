@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 from alliage.merging import get_method, list_methods, parse_recipe, plan
-from alliage.merging.planning.estimate import estimated_seconds
 from alliage.merging.registry import describe
 from alliage.threads import one_torch_thread
 
@@ -22,7 +21,7 @@ def estimated(home, method, shapes, **more):
         save_file(tensors, home / name / "model.safetensors")
     models = [str(home / "a"), str(home / "b")]
     content = {"method": method, "base": str(home / "base"), "models": models}
-    return estimated_seconds(plan(parse_recipe(content), **more))
+    return plan(parse_recipe(content), **more).to_dict()["estimated_seconds"]
 
 
 @pytest.mark.parametrize("name", DECOMPOSING)

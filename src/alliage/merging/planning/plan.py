@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -328,11 +329,25 @@ class Plan:
             "working_memory": self.working_memory,
             "memory": self.memory,
             "disk": self.disk,
-            "estimated_seconds": None if self.errors else estimated_seconds(self),
+            "estimated_seconds": None if self.errors else self._seconds(),
             "threads": self.workers,
             "problems": [str(problem) for problem in self.problems],
             "tensors": self._tensors(),
         }
+
+    def _seconds(self) -> float:
+        seconds = self.method.seconds or (lambda *_, **__: 0.0)
+        return estimated_seconds(
+            elements=self.numel * self.sources_at_once,
+            compiled=self.kernel is not None,
+            decomposing=(
+                seconds(len(t.sources), t.spec.shape[0], math.prod(t.spec.shape[1:]), **t.arguments)
+                for t in self.merged
+                if len(t.spec.shape) > 1
+            ),
+            nbytes=self.bytes_to_read + 2 * self.bytes_to_write,
+            workers=self.workers,
+        )
 
     def _merged_specs(self) -> list[TensorSpec]:
         """What is computed: parameters, or an adapter's factors or scales."""
@@ -358,11 +373,7 @@ class Plan:
                 "shape": list(tensor.spec.shape),
                 "copies": list(tensor.copies),
                 "models": [self.vectors[source.vector].name for source in tensor.sources],
-                "arguments": {
-                    key: value
-                    for key, value in tensor.arguments.items()
-                    if key not in self.arguments
-                },
+                "arguments": {k: v for k, v in tensor.arguments.items() if k not in self.arguments},
             }
             for what, tensor in computed
         ]
