@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alliage.geometry.angles import principal_angles as principal_angles
-    from alliage.geometry.comparing import compare as compare
-    from alliage.geometry.comparing import survey as survey
     from alliage.geometry.distances import angle_sum as angle_sum
     from alliage.geometry.distances import asimov as asimov
     from alliage.geometry.distances import binet_cauchy as binet_cauchy
@@ -30,11 +28,13 @@ if TYPE_CHECKING:
     from alliage.geometry.spectra import effective_rank as effective_rank
     from alliage.geometry.spectra import spectral_entropy as spectral_entropy
     from alliage.geometry.spectra import spectrum_overlap as spectrum_overlap
-    from alliage.geometry.surveys import Survey as Survey
+    from alliage.geometry.surveying.comparing import compare as compare
+    from alliage.geometry.surveying.comparing import survey as survey
+    from alliage.geometry.surveying.surveys import Survey as Survey
 
 _HOMES = {
     "angles": ("principal_angles",),
-    "comparing": ("compare", "survey"),
+    "surveying.comparing": ("compare", "survey"),
     "distances": (
         "angle_sum", "asimov", "binet_cauchy", "chordal", "fubini_study",
         "geodesic", "martin", "procrustes", "projection_frobenius",
@@ -43,7 +43,7 @@ _HOMES = {
     "maps": ("classical_mds", "principal_components"),
     "null": ("random_angles",),
     "spectra": ("effective_rank", "spectral_entropy", "spectrum_overlap"),
-    "surveys": ("Survey",),
+    "surveying.surveys": ("Survey",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -20,11 +20,11 @@ from alliage.checkpoints import open as open_checkpoint
 from alliage.checkpoints.names import KINDS, kind_of, layer_of, module_of, parse_kinds
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.distances import ANGLE_DISTANCES
-from alliage.geometry.measuring import Measured, measure, with_factors
 from alliage.geometry.null import random_angles
-from alliage.geometry.pairs import Angles, Sums
-from alliage.geometry.selection import check_vectors, select, some, stack
-from alliage.geometry.surveys import METRICS, Survey
+from alliage.geometry.surveying.measuring import Measured, measure, with_factors
+from alliage.geometry.surveying.pairs import Angles, Sums
+from alliage.geometry.surveying.selection import check_vectors, select, some, stack
+from alliage.geometry.surveying.surveys import METRICS, Survey
 from alliage.threads import one_torch_thread
 from alliage.vectors import Vector
 from alliage.vectors import open as open_vector

@@ -13,7 +13,7 @@ from torch import Tensor
 from alliage.checkpoints.names import is_conv1d, kind_of, module_of
 from alliage.errors import Problem
 from alliage.geometry.low_rank import leading_left_space, low_rank_svd
-from alliage.geometry.pairs import (
+from alliage.geometry.surveying.pairs import (
     Angles,
     LowRankUpdate,
     Sums,

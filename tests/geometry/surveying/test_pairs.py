@@ -8,7 +8,13 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from alliage.geometry.pairs import LowRankUpdate, Sums, dense_sums, low_rank_pairs, space_angles
+from alliage.geometry.surveying.pairs import (
+    LowRankUpdate,
+    Sums,
+    dense_sums,
+    low_rank_pairs,
+    space_angles,
+)
 
 
 def random(*shape, seed=0):

@@ -1,0 +1,1 @@
+"""Surveys: all pairs of some models, all their modules, all metrics."""
