@@ -30,8 +30,9 @@ peers: $(PEERS_STAMP)
 demo: $(STAMP)
 	$(BIN)/alliage demo -o demo-results
 
+# A full disk fails everything after it: stop early and say why.
 test: $(STAMP)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --maxfail=20
 
 test-all: $(STAMP) $(PEERS_STAMP)
 	ALLIAGE_PEERS=$(PEERS) $(BIN)/pytest -n auto -m ''

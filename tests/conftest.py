@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,8 +18,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest's workers are the parallelism
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# Digests remembered by tests are nobody else's.
-os.environ.setdefault("ALLIAGE_CACHE", tempfile.mkdtemp(prefix="alliage-tests-"))
+# Digests remembered by tests are nobody else's, and gone with them.
+if "ALLIAGE_CACHE" not in os.environ:
+    os.environ["ALLIAGE_CACHE"] = tempfile.mkdtemp(prefix="alliage-tests-")
+    atexit.register(shutil.rmtree, os.environ["ALLIAGE_CACHE"], ignore_errors=True)
 
 DATA = Path(os.environ.get("ALLIAGE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
