@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from alliage.geometry.low_rank import low_rank_distances as low_rank_distances
     from alliage.geometry.low_rank import low_rank_svd as low_rank_svd
     from alliage.geometry.low_rank import spectral_projection as spectral_projection
-    from alliage.geometry.maps import classical_mds as classical_mds
-    from alliage.geometry.maps import principal_components as principal_components
+    from alliage.geometry.mapping.maps import classical_mds as classical_mds
+    from alliage.geometry.mapping.maps import principal_components as principal_components
     from alliage.geometry.null import random_angles as random_angles
     from alliage.geometry.spectra import effective_rank as effective_rank
     from alliage.geometry.spectra import spectral_entropy as spectral_entropy
@@ -40,7 +40,7 @@ _HOMES = {
         "geodesic", "martin", "procrustes", "projection_frobenius",
     ),
     "low_rank": ("low_rank_distances", "low_rank_svd", "spectral_projection"),
-    "maps": ("classical_mds", "principal_components"),
+    "mapping.maps": ("classical_mds", "principal_components"),
     "null": ("random_angles",),
     "spectra": ("effective_rank", "spectral_entropy", "spectrum_overlap"),
     "surveying.surveys": ("Survey",),

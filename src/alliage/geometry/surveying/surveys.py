@@ -14,8 +14,8 @@ import xarray as xr
 
 from alliage.errors import Problem, UsageError, nearest
 from alliage.geometry.distances import ANGLE_DISTANCES
-from alliage.geometry.maps import classical_mds, principal_components
-from alliage.geometry.task_map import TaskMap
+from alliage.geometry.mapping.maps import classical_mds, principal_components
+from alliage.geometry.mapping.task_map import TaskMap
 
 METRICS: Mapping[str, str] = {
     "l2": "‖ΔW₁ − ΔW₂‖_F, in units of the weights",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alliage.geometry.maps import Embedding, classical_mds, principal_components
+from alliage.geometry.mapping.maps import Embedding, classical_mds, principal_components
 from alliage.report.distances import Matrix, representatives
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.labels import Label, place

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from alliage.geometry.task_map import TaskMap
+from alliage.geometry.mapping.task_map import TaskMap
 
 
 def crowded(n):
