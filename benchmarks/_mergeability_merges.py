@@ -1,0 +1,197 @@
+"""Merges of pairs and small sets of tuned models, and what parents and merges answer.
+
+One file for each merge, so that a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks._merge_families import Family
+
+UNLABELLED = 64  # examples of each task that a forecast with data may see
+SETS = {3: 4, 4: 3}  # size -> how many sets, drawn by the seed
+_ALL_METHODS = 0  # the seed that all methods are measured on
+_SCALES = (0.0, 0.25, 0.333, 0.4, 0.5)  # of single task vectors
+_BATCH = 32
+SCALED = "scaled_"
+
+
+class Merge(NamedTuple):
+    """One merge.
+
+    Attributes:
+        method: its name; "parent" for a model as it is, "scaled_S" for base + S·τ.
+        models: names of the tasks whose models are merged.
+    """
+
+    method: str
+    models: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """Where its answers are kept."""
+        return f"{self.method}-{'+'.join(self.models)}.npz"
+
+
+def methods(name: str, seed: int) -> tuple[str, ...]:
+    """The methods that merge a family's pairs; task arithmetic is nearly the average."""
+    found = ["average", "ties"]
+    if name.endswith("lora"):
+        found.insert(1, "factor_average")
+    if seed == _ALL_METHODS:
+        found.append("task_arithmetic")
+    return tuple(found)
+
+
+def merges(name: str, tasks: Sequence[str], seed: int) -> Iterator[Merge]:
+    """All that is asked of one seed's models, the parents first."""
+    for task in tasks:
+        yield Merge("parent", (task,))
+    for pair in itertools.combinations(tasks, 2):
+        for method in methods(name, seed):
+            yield Merge(method, pair)
+    for task, scale in itertools.product(tasks, _SCALES):
+        yield Merge(f"{SCALED}{scale:g}", (task,))
+    random = np.random.default_rng(seed)
+    for size, count in SETS.items():
+        every = list(itertools.combinations(tasks, size))
+        for place in sorted(random.permutation(len(every))[:count]):
+            for method in ("average", "ties") if seed == _ALL_METHODS else ("average",):
+                yield Merge(method, every[place])
+
+
+def measure(name: str, family: Family, home: Path, out: Path, seed: int, scored: int) -> None:
+    """Make and ask what is not yet in `out`.
+
+    Each file holds, for each task of its models, the logits [n, labels] on the examples that are
+    scored and on those that count as unlabelled; those of the parents hold the truth, too.
+
+    Args:
+        name: of the family.
+        family: with its models in `home`.
+        home: of the models.
+        out: folder of the answers.
+        seed: of the models.
+        scored: at most so many examples of each task.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    out.mkdir(parents=True, exist_ok=True)
+    waiting = [
+        each for each in merges(name, list(family.tasks), seed) if not (out / each.file).exists()
+    ]
+    if not waiting:
+        return
+    models = _Models(family, home, seed, scored)
+    for each in waiting:
+        models.become(each)
+        answers = {
+            f"{task}/{part}": values
+            for task in each.models
+            for part, values in models.ask(each, task).items()
+        }
+        partial = out / f".{each.file}.{os.getpid()}"
+        with partial.open("wb") as file:
+            np.savez(file, **answers)
+        partial.rename(out / each.file)
+
+
+class _Models:
+    """The models of one seed: one body in memory, that becomes any merge, and a head for each."""
+
+    def __init__(self, family: Family, home: Path, seed: int, scored: int) -> None:
+        import torch
+
+        from alliage import vectors
+        from alliage.checkpoints import open as open_checkpoint
+        from alliage.data import load_task
+        from alliage.data.task import select
+        from alliage.evaluation.models import load_classifier
+        from alliage.statistics.names import sources
+
+        torch.set_num_threads(1)
+        base = open_checkpoint(home / family.base)
+        self._vectors = {
+            task: vectors.open(home / f"{task}-{seed}", base=home / family.base, name=task)
+            for task in family.tasks
+        }
+        shapes = next(iter(self._vectors.values())).shapes
+        sizes = {parameter: int(np.prod(shape)) for parameter, shape in shapes.items()}
+        stops = itertools.accumulate(sizes.values())
+        self._places = {
+            parameter: slice(stop - size, stop)
+            for (parameter, size), stop in zip(sizes.items(), stops, strict=True)
+        }
+        self._base = torch.cat([base.read(parameter).float().flatten() for parameter in sizes])
+        self._deltas = {
+            task: torch.cat([vector.delta(parameter).flatten() for parameter in sizes])
+            for task, vector in self._vectors.items()
+        }
+        self._body = self._base.clone()
+        self._classifiers: dict[str, Any] = {}
+        self._examples: dict[str, dict[str, Any]] = {}
+        for name, ref in family.tasks.items():
+            task = load_task(home / ref)
+            split = "test" if "test" in task.splits else "validation"
+            with open_checkpoint(home / f"{name}-{seed}", base=home / family.base) as checkpoint:
+                classifier = load_classifier(checkpoint, task)
+            model = classifier.model
+            if checkpoint.adapter is not None:
+                model = model.merge_and_unload()
+            held = dict(model.named_parameters())
+            own = sources(model, base)
+            for parameter, place in self._places.items():
+                held[own[parameter]].data = self._body[place].view(shapes[parameter])
+            self._classifiers[name] = classifier
+            examples = task.examples(split)
+            order = np.random.default_rng(0).permutation(len(examples))[: scored + UNLABELLED]
+            self._examples[name] = {
+                "unlabelled": select(examples, np.sort(order[:UNLABELLED])),
+                "scored": select(examples, np.sort(order[UNLABELLED:])),
+            }
+
+    def become(self, merge: Merge) -> None:
+        """Write a merge over the body."""
+        import torch
+
+        from alliage.merging import get_method
+
+        if merge.method == "factor_average":
+            delta = torch.cat([self._factor_average(p, merge.models) for p in self._places])
+        else:
+            deltas = torch.stack([self._deltas[task] for task in merge.models])
+            if merge.method == "parent":
+                delta = deltas[0]
+            elif merge.method.startswith(SCALED):
+                delta = deltas[0] * float(merge.method.removeprefix(SCALED))
+            else:
+                delta = get_method(merge.method)(deltas)
+        torch.add(self._base, delta, out=self._body)
+
+    def _factor_average(self, parameter: str, models: Sequence[str]) -> Any:
+        from alliage.merging import get_method
+
+        module = parameter.removesuffix(".weight")
+        factors = [self._vectors[task].factors(module) for task in models]
+        B, A = get_method("factor_average")([f.B for f in factors], [f.A for f in factors])
+        return (factors[0].scale * B @ A).flatten()
+
+    def ask(self, merge: Merge, task: str) -> Mapping[str, Any]:
+        """What the body answers with a task's head; scaled vectors are predictors, not scored."""
+        from alliage.evaluation.answers import predict
+
+        found = {}
+        for part, examples in self._examples[task].items():
+            if part == "scored" and merge.method.startswith(SCALED):
+                continue
+            answers = predict(self._classifiers[task], examples, batch_size=_BATCH)
+            found[part] = answers.logits.astype(np.float32)
+            if merge.method == "parent":
+                found[f"{part}_truth"] = answers.truth
+        return found
