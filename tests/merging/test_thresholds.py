@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alliage.merging.thresholds import TrimThresholds, magnitude_thresholds, trim_rank
+from alliage.merging.thresholds import TrimThresholds
+from alliage.order_statistics import magnitude_thresholds, trim_rank
 
 
 def oracle(values: np.ndarray, density: float) -> float:
@@ -111,16 +112,3 @@ def test_counts_keep_exactly_as_many_and_of_equal_ones_the_first(family, density
         expected = np.zeros(size, bool)
         expected[order[: int(size * density)]] = True
         assert kept == expected.tolist()
-
-
-@pytest.mark.parametrize(
-    ("density", "kept", "rank"),
-    [
-        (0.2, "threshold", 8), (0.25, "threshold", 8), (1.0, "threshold", 0),
-        (0.25, "kth", 7), (0.95, "kth", 1), (1.0, "kth", 0),
-        (0.25, "count", 9), (0.05, "count", 11), (1.0, "count", 0),
-        (0.25, "count_or_one", 9), (0.05, "count_or_one", 10),
-    ],
-)  # fmt: skip
-def test_ranks_of_ten_by_each_convention(density, kept, rank):
-    assert trim_rank(10, density, kept) == rank

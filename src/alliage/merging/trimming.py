@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from alliage.merging.registry import one_each, per_model
 from alliage.merging.signature import PerModelNumber
-from alliage.merging.thresholds import Kept, magnitude_thresholds, trim_rank
+from alliage.order_statistics import Kept, magnitude_thresholds, trim_rank
 
 if TYPE_CHECKING:
     from torch import Tensor

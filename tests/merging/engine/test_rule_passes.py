@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from alliage import vectors
 from alliage.merging import get_method, parse_recipe, plan, run
-from alliage.merging.engine.values import uniform
+from alliage.randomness import uniform
 from tests.merging.engine.test_factors import CASES, tune
 from tests.vectors.test_low_rank import bert
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from alliage.merging import dare_linear, dare_ties, plan, run
-from alliage.merging.engine.values import uniform
 from alliage.merging.methods.dare import KeptMagnitude
+from alliage.randomness import uniform
 from tests.merging.test_odd_inputs import recipe, store, three
 
 DELTAS = torch.tensor([[4.0, -2.0, 1.0, 8.0], [-1.0, -6.0, 3.0, 2.0]])

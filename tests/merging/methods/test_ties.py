@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alliage.merging import get_method, ties
 from alliage.merging.methods.ties import MajoritySign
-from alliage.merging.thresholds import magnitude_thresholds, trim_rank
+from alliage.order_statistics import magnitude_thresholds, trim_rank
 
 
 def test_worked_out_by_hand():

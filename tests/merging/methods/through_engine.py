@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alliage.merging import describe, plan, run
-from alliage.merging.engine.values import uniform
+from alliage.randomness import uniform
 from tests.merging.test_odd_inputs import recipe, store
 
 SHAPES = {

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from alliage.merging.methods.ties import MajoritySign, ties
 from alliage.merging.registry import Masks, Scope, method, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
-from alliage.merging.thresholds import Kept, TrimThresholds
+from alliage.merging.thresholds import TrimThresholds
+from alliage.order_statistics import Kept
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from alliage.merging.registry import Scope, method
 from alliage.merging.signature import Factor, In
-from alliage.merging.thresholds import RankThresholds, magnitude_thresholds
+from alliage.merging.thresholds import RankThresholds
+from alliage.order_statistics import magnitude_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from alliage.merging.registry import Scope, method, per_model, weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
-from alliage.merging.thresholds import Kept, TrimThresholds
+from alliage.merging.thresholds import TrimThresholds
 from alliage.merging.trimming import keep_largest, trim_thresholds
+from alliage.order_statistics import Kept
 
 if TYPE_CHECKING:
     from torch import Tensor
