@@ -17,8 +17,7 @@ import alliage
 from alliage.errors import AlliageError, UsageError
 from alliage.merging import load_recipe, plan, run
 from alliage.search import LearningSettings, running
-from alliage.search import trials as module
-from alliage.search.candidates import Candidates, Score
+from alliage.search.candidates import Candidates
 from alliage.search.questions import questions_of
 from alliage.search.recipe_file import load_search
 from alliage.search.running import Machine, learn_coefficients, search_points, search_soup
@@ -250,23 +249,6 @@ def test_a_search_that_cannot_begin_leaves_no_folder(recipe, tasks, tmp_path, th
     assert [item.name for item in tmp_path.rglob("*")] == ["out"] * there
 
 
-def test_looking_for_trials_writes_nothing(tmp_path, recipe):
-    space = Search(recipe(), points(recipe(), {"parameters": {"scale": [0.5, 1.0]}}))
-    path = tmp_path / STUDY
-    path.touch()  # of a search that was killed before it wrote a line
-    assert not module.holds_trials(tmp_path)
-    assert not path.read_bytes()
-    study = open_study(tmp_path, {}, maximise=True)
-    module.search(study, space, lambda made: Score(0.0, ()), maximise=True)
-    with path.open("ab") as file:
-        file.write(b'{"op_code": 4, "wor')  # a line that the search is at
-    before = path.read_bytes()
-    assert module.holds_trials(tmp_path)
-    assert path.read_bytes() == before
-    open_study(tmp_path, {}, maximise=True)  # who goes on drops it
-    assert b'"wor{' not in path.read_bytes()
-
-
 def test_no_more_is_planned_than_shows_that_a_search_can_begin(recipe):
     planned = []
 
@@ -372,42 +354,3 @@ def test_a_recipe_s_own_section(family, tmp_path):
         load_search(path)
     path.write_text("method: ties\nbase: base\nmodels: [a, b]\n")
     assert load_search(path)[1] == ()
-
-
-def test_a_study_s_draws_depend_on_the_seed_alone(tmp_path, recipe):
-    space = Search(recipe(), points(recipe(), {"parameters": {"scale": {"low": 0, "high": 9}}}))
-
-    def drawn(name, seed):
-        study = open_study(tmp_path / name, {}, maximise=True)
-        score = lambda made: Score(-abs(made.parameters["scale"] - 3), ())  # noqa: E731
-        found = module.search(study, space, score, maximise=True, trials=14, seed=seed)
-        return [trial.parameters["scale"] for trial in found.trials]
-
-    first, same, other = drawn("a", 0), drawn("b", 0), drawn("c", 1)
-    assert first == same
-    assert not set(first) & set(other)  # nor the same draws, one trial later
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("trials", [3, 20])
-def test_a_step_need_not_end_at_the_highest_value(tmp_path, recipe, trials):
-    """From 0.1 in steps of 0.2 up to 0.95: 0.9 is the last; chosen by the study and in turn."""
-    values = {"low": 0.1, "high": 0.95, "step": 0.2}
-    space = Search(recipe(), points(recipe(), {"parameters": {"density": values}}))
-    study = open_study(tmp_path, {}, maximise=True)
-    score = lambda made: Score(made.parameters["density"], ())  # noqa: E731
-    found = module.search(study, space, score, maximise=True, trials=trials)
-    tried = [trial.parameters["density"] for trial in found.trials]
-    assert len(tried) == min(trials, 5)
-    assert set(tried) <= {0.1, 0.3, 0.5, 0.7, 0.9}
-    if trials == 20:
-        assert tried == [0.1, 0.3, 0.5, 0.7, 0.9]
-
-
-def test_a_point_that_waits_when_a_search_is_killed_is_asked_for_again(tmp_path, recipe):
-    space = Search(recipe(), points(recipe(), {"parameters": {"scale": [1.0, 2.0, 3.0]}}))
-    score = lambda made: Score(made.parameters["scale"], ())  # noqa: E731
-    study = open_study(tmp_path, {}, maximise=True)
-    study.enqueue_trial({"method": "ties", "ties.scale": 3.0})
-    found = module.search(study, space, score, maximise=True)
-    assert [trial.parameters["scale"] for trial in found.trials] == [1.0, 2.0, 3.0]
