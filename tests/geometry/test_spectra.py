@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from alliage.geometry import effective_rank, spectral_entropy, spectrum_overlap
+from alliage.geometry import (
+    effective_rank,
+    spectral_entropy,
+    spectrum_distance,
+    spectrum_overlap,
+    stable_rank,
+)
 
 
 def test_reference_spectrum():
@@ -29,6 +35,26 @@ def test_zeros_add_nothing_to_the_effective_rank():
 def test_overlap_takes_magnitudes_and_continues_the_shorter_by_zeros():
     assert spectrum_overlap(torch.tensor([1.0, 1.0]), torch.tensor([-3.0, 3.0])) == 1.0
     assert spectrum_overlap(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0])) == 0.25
+
+
+def test_stable_rank_by_hand():
+    # (16 + 4 + 1 + 1) / 16; order and signs do not matter.
+    assert stable_rank(torch.tensor([1.0, -4.0, 2.0, 1.0])) == 1.375
+    assert stable_rank(torch.full((5,), 0.3)) == pytest.approx(5.0, rel=1e-12)
+    assert math.isnan(stable_rank(torch.zeros(2)))
+
+
+def test_distance_by_hand():
+    # Differences 3 − (−1), 2 − 2 and 1 − 4 with signs: 4, 0, 3.
+    first, second = torch.tensor([3.0, 2.0, 1.0]), torch.tensor([-1.0, 2.0, 4.0])
+    assert spectrum_distance(first, second) == 7.0
+    assert spectrum_distance(first, second, 2) == 5.0
+    assert spectrum_distance(first, second, math.inf) == 4.0
+    assert spectrum_distance(second, first) == 7.0
+    assert spectrum_distance(first, torch.tensor([3.0])) == 3.0
+    assert spectrum_distance(torch.zeros(2), torch.zeros(3)) == 0.0
+    with pytest.raises(ValueError, match="p of 1 or more"):
+        spectrum_distance(first, second, 0.5)
 
 
 def test_undefined_is_nan():

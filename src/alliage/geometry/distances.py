@@ -35,6 +35,10 @@ def _of_angles(formula: Callable[[Tensor], Tensor]) -> AngleDistance:
     return distance
 
 
+def _largest(angles: Tensor) -> Tensor:
+    return angles.amax(-1) if angles.shape[-1] else angles.sum(-1)
+
+
 def _log_cos_squared(angles: Tensor) -> Tensor:
     """Σ ln cos²θ; from sines, for the logarithm of a cosine near 1 has no digits."""
     return torch.log1p(-angles.sin().square().clamp(max=1.0)).sum(-1)
@@ -65,6 +69,12 @@ def projection_frobenius(angles: Tensor) -> Tensor:
 
 
 @_of_angles
+def projection_two(angles: Tensor) -> Tensor:
+    """‖P₁ − P₂‖₂ = sin θ₁ of the largest angle, for spaces of one dimension; up to 1."""
+    return _largest(angles).sin()
+
+
+@_of_angles
 def procrustes(angles: Tensor) -> Tensor:
     """2√Σsin²(θ/2), the Frobenius distance of the best aligned orthonormal bases; up to √(2k)."""
     return 2 * (angles / 2).sin().square().sum(-1).sqrt()
@@ -86,7 +96,7 @@ def martin(angles: Tensor) -> Tensor:
 @_of_angles
 def asimov(angles: Tensor) -> Tensor:
     """The largest angle; up to π/2."""
-    return angles.amax(-1) if angles.shape[-1] else angles.sum(-1)
+    return _largest(angles)
 
 
 @_of_angles
@@ -95,11 +105,32 @@ def binet_cauchy(angles: Tensor) -> Tensor:
     return (-torch.expm1(_log_cos_squared(angles))).sqrt()
 
 
+def ye_lim(angles: Tensor, first: int | Tensor, second: int | Tensor) -> Any:
+    """√(Σθ² + |k₁ − k₂|·π²/4): `geodesic`, and π/2 for each direction that only one space has.
+
+    A metric among spaces of all dimensions (Ye & Lim 2016, arXiv:1407.0900, section 5), where the
+    others say nothing about directions that the larger space has more.
+
+    Args:
+        angles: [..., min(k₁, k₂)], radians, NaN where there is none.
+        first: k₁, dimensions of the first space, or integers [...] of a batch.
+        second: k₂.
+
+    Returns:
+        radians, from 0 to √max(k₁, k₂)·π/2; NaN where a space has dimension zero.
+    """
+    surplus = (torch.as_tensor(first) - torch.as_tensor(second)).abs().double()
+    value = torch.as_tensor(geodesic(angles), dtype=torch.float64)
+    value = (value.square() + surplus * (math.pi**2 / 4)).sqrt()
+    return value.item() if value.ndim == 0 else value
+
+
 ANGLE_DISTANCES: Mapping[str, AngleDistance] = {
     "geodesic": geodesic,
     "angle_sum": angle_sum,
     "chordal": chordal,
     "projection_frobenius": projection_frobenius,
+    "projection_two": projection_two,
     "procrustes": procrustes,
     "fubini_study": fubini_study,
     "martin": martin,

@@ -50,7 +50,7 @@ def low_rank_svd(B: Tensor, A: Tensor, scale: float = 1.0) -> tuple[Tensor, Tens
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check(B, A)
+    check_factors(B, A)
     Q_B, R_B = torch.linalg.qr(B.double())
     Q_A, R_A = torch.linalg.qr(A.double().mT)
     u, S, vT = torch.linalg.svd(scale * R_B @ R_A.mT, full_matrices=False)
@@ -79,8 +79,8 @@ def low_rank_distances(
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check(B1, A1)
-    _check(B2, A2)
+    check_factors(B1, A1)
+    check_factors(B2, A2)
     if (B1.shape[0], A1.shape[1]) != (B2.shape[0], A2.shape[1]):
         raise ValueError(
             f"the updates have different shapes: {[B1.shape[0], A1.shape[1]]} and "
@@ -117,7 +117,7 @@ def spectral_projection(
     Returns:
         S₂, float64, [k].
     """
-    _check(B2, A2)
+    check_factors(B2, A2)
     return scale2 * ((U.double().mT @ B2.double()) * (A2.double() @ V.double()).mT).sum(1)
 
 
@@ -154,7 +154,8 @@ def leading_left_space(matrix: Tensor, rank: int) -> Tensor:
     return basis
 
 
-def _check(B: Tensor, A: Tensor) -> None:
+def check_factors(B: Tensor, A: Tensor) -> None:
+    """Raises ValueError where B·A is not defined."""
     if B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0]:
         raise ValueError(
             f"expected B [d_out, r] and A [r, d_in], got {list(B.shape)} and {list(A.shape)}"

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def spectrum_overlap(first: Tensor, second: Tensor) -> float:
@@ -24,6 +25,27 @@ def spectrum_overlap(first: Tensor, second: Tensor) -> float:
     p, q = _shares(first), _shares(second)
     shared = min(len(p), len(q))
     return float(torch.minimum(p[:shared], q[:shared]).sum())
+
+
+def spectrum_distance(first: Tensor, second: Tensor, p: float = 1.0) -> float:
+    """L_p of two spectra, (Σ|S₁ᵢ − S₂ᵢ|^p)^(1/p).
+
+    Args:
+        first: [k₁], the order matters: place i of both belongs to the same direction. With S₂ from
+            `spectral_projection` values keep their signs: a direction used the other way is far.
+        second: [k₂]; the shorter one is continued by zeros.
+        p: 1 or more; infinity for the largest difference.
+
+    Returns:
+        from 0, in units of the singular values; 0 for two spectra of zeros.
+    """
+    if not p >= 1:
+        raise ValueError(f"expected p of 1 or more, got {p}")
+    _check(first)
+    _check(second)
+    longest = max(len(first), len(second))
+    a, b = (pad(S.double(), (0, longest - len(S))) for S in (first, second))
+    return float(torch.linalg.vector_norm(a - b, p))
 
 
 def spectral_entropy(S: Tensor) -> float:
@@ -46,6 +68,20 @@ def effective_rank(S: Tensor) -> float:
     return math.exp(_entropy(S))
 
 
+def stable_rank(S: Tensor) -> float:
+    """ΣS² / max S², the squared Frobenius norm in units of the spectral one.
+
+    Rudelson & Vershynin 2007 (doi:10.1145/1255443.1255449); hardly changed by small singular
+    values, unlike the rank.
+
+    Returns:
+        from 1 to the number of values; NaN for a spectrum of zeros.
+    """
+    _check(S)
+    squares = S.double().square()
+    return float(squares.sum() / squares.amax())
+
+
 def _entropy(S: Tensor) -> float:
     p = _shares(S)
     return float(-torch.special.xlogy(p, p).sum())
@@ -53,7 +89,11 @@ def _entropy(S: Tensor) -> float:
 
 def _shares(S: Tensor) -> Tensor:
     """|S| / Σ|S|, all NaN for zeros."""
-    if S.ndim != 1 or not S.numel():
-        raise ValueError(f"expected a spectrum [r], got the shape {list(S.shape)}")
+    _check(S)
     magnitudes = S.double().abs()
     return magnitudes / magnitudes.sum()
+
+
+def _check(S: Tensor) -> None:
+    if S.ndim != 1 or not S.numel():
+        raise ValueError(f"expected a spectrum [r], got the shape {list(S.shape)}")
