@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from alliage.checkpoints import Checkpoint
-from alliage.checkpoints import open as open_checkpoint
-from alliage.checkpoints.names import KINDS, kind_of, layer_of, module_of, parse_kinds
+from alliage.checkpoints.names import kind_of, layer_of, module_of
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.distances import ANGLE_DISTANCES
 from alliage.geometry.null import random_angles
 from alliage.geometry.surveying.measuring import Measured, measure, with_factors
+from alliage.geometry.surveying.opening import Ref, open_vectors
 from alliage.geometry.surveying.pairs import Angles, Sums
-from alliage.geometry.surveying.selection import check_vectors, select, some, stack
+from alliage.geometry.surveying.selection import (
+    check_vectors,
+    parse_modules,
+    select,
+    some,
+    stack,
+)
 from alliage.geometry.surveying.surveys import METRICS, Survey
 from alliage.threads import one_torch_thread
 from alliage.vectors import Vector
-from alliage.vectors import open as open_vector
 
-Ref = str | Path | Checkpoint
 OnEvent = Callable[[str, int, int], None]
 
 DEFAULT_METRICS = ("l2", "cosine", "geodesic")
@@ -65,26 +66,7 @@ def compare(
         AlliageError: models that do not fit the base, or NaN in weights; every problem.
     """
     plan = _Plan.checked(metrics, by, modules, last_layers, rank)
-    origin = open_checkpoint(base)
-    entries: list[tuple[str | None, Ref]] = (
-        list(models.items()) if isinstance(models, Mapping) else [(None, ref) for ref in models]
-    )
-    vectors: list[Vector] = []
-    errors: list[AlliageError] = []
-    for name, ref in entries:
-        try:
-            vectors.append(open_vector(ref, origin, name=name))
-        except AlliageError as error:
-            errors.append(error)
-    if errors:
-        usage = all(isinstance(error, UsageError) for error in errors)
-        problems = [problem for error in errors for problem in error.problems]
-        raise UsageError(problems) if usage else AlliageError(problems)
-    counts = Counter(vector.name for vector in vectors)
-    for vector, (_, ref) in zip(vectors, entries, strict=True):
-        if counts[vector.name] > 1:  # folders of one name in different places
-            vector.named(ref.ref if isinstance(ref, Checkpoint) else str(ref))
-    return _run(plan, vectors, on_event)
+    return _run(plan, open_vectors(base, models), on_event)
 
 
 def survey(
@@ -160,16 +142,7 @@ class _Plan:
         for name, value in (("last_layers", last_layers), ("rank", rank)):
             if value is not None and value < 1:
                 problems.append(Problem(name, f"must be 1 or more, got {value}."))
-        kinds: tuple[str, ...] = ()
-        words = modules.split(",") if isinstance(modules, str) else modules or ()
-        for word in words:
-            try:
-                kinds += parse_kinds(word)
-            except KeyError:
-                kind = word.strip()
-                problems.append(
-                    Problem(f"kind of module {kind!r}", "is unknown.", nearest(kind, KINDS))
-                )
+        kinds = parse_modules(modules, problems)
         if problems:
             raise UsageError(problems)
         return cls(tuple(dict.fromkeys(metrics)), by, kinds, last_layers, rank)

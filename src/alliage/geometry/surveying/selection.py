@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from alliage.checkpoints.names import kind_of, layer_of
-from alliage.errors import Problem, UsageError
+from alliage.checkpoints.names import KINDS, kind_of, layer_of, parse_kinds
+from alliage.errors import Problem, UsageError, nearest
 from alliage.vectors import Vector
 
 
@@ -42,6 +42,20 @@ def check_vectors(vectors: Sequence[Vector]) -> None:
     ]
     if problems:
         raise UsageError(problems)
+
+
+def parse_modules(modules: str | Sequence[str] | None, problems: list[Problem]) -> tuple[str, ...]:
+    """Kinds of modules as a user names them, "q,v" or a list; unknown ones go to `problems`."""
+    kinds: tuple[str, ...] = ()
+    for word in modules.split(",") if isinstance(modules, str) else modules or ():
+        try:
+            kinds += parse_kinds(word)
+        except KeyError:
+            kind = word.strip()
+            problems.append(
+                Problem(f"kind of module {kind!r}", "is unknown.", nearest(kind, KINDS))
+            )
+    return kinds
 
 
 def select(
