@@ -31,12 +31,12 @@ def principal_components(distances: npt.ArrayLike, axes: int = 2) -> Embedding:
         distances: [n, n], symmetric.
         axes: how many components; those that the matrix does not have are zero.
     """
-    rows = _square(distances)
+    rows = checked_distances(distances)
     u, singular, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
     # The rows' mean is exactly in the null space; what rounding leaves there is no axis.
     floor = len(rows) * np.finfo(np.float64).eps * np.abs(rows).max(initial=0.0)
     singular[singular <= floor] = 0.0
-    return _embedding(u * singular, singular**2, axes)
+    return turned(u * singular, singular**2, axes)
 
 
 def classical_mds(distances: npt.ArrayLike, axes: int = 2) -> Embedding:
@@ -49,17 +49,22 @@ def classical_mds(distances: npt.ArrayLike, axes: int = 2) -> Embedding:
         distances: [n, n], symmetric, zero on the diagonal.
         axes: how many components; those that the matrix does not have are zero.
     """
-    squared = _square(distances) ** 2
+    squared = checked_distances(distances) ** 2
     means = squared.mean(axis=0)
     gram = -0.5 * (squared - means[:, None] - means[None, :] + squared.mean())
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
     floor = len(gram) * np.finfo(np.float64).eps * np.abs(squared).max(initial=0.0)
     values = np.where(values > floor, values, 0.0)
-    return _embedding(vectors * np.sqrt(values), values, axes)
+    return turned(vectors * np.sqrt(values), values, axes)
 
 
-def _square(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def checked_distances(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The matrix in float64.
+
+    Raises:
+        ValueError: not [n, n], or NaN or infinity in it.
+    """
     matrix = np.asarray(distances, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"expected distances [n, n], got the shape {list(matrix.shape)}")
@@ -68,9 +73,16 @@ def _square(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _embedding(
+def turned(
     coordinates: npt.NDArray[np.float64], variances: npt.NDArray[np.float64], axes: int
 ) -> Embedding:
+    """The leading axes, each turned as `Embedding` says.
+
+    Args:
+        coordinates: [n, k], axes of falling variance.
+        variances: [k], of all axes.
+        axes: to keep; those that are missing are zero.
+    """
     total = variances.sum()
     shares = variances / total if total > 0 else np.zeros_like(variances)
     missing = max(axes - len(shares), 0)

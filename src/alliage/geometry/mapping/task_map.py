@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from alliage.geometry.mapping.drawing import blank, look, settle, write_labels
+from alliage.geometry.mapping.maps import Embedding, classical_mds, principal_components
+from alliage.geometry.mapping.nonmetric import nonmetric_mds, rank_agreement, stress
+from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_TITLES = {"pca": "principal components of distances", "mds": "classical scaling"}
-# Okabe & Ito 2008, told apart with any colour vision; without the yellow that white swallows.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "os^DvP"
-_DIRECTIONS = [(math.cos(turn * math.pi / 4), math.sin(turn * math.pi / 4)) for turn in range(8)]
-_REACH = (7, 16, 28, 42, 60, 80)  # points between a marker and its label, tried in turn
+
+class MapMethod(NamedTuple):
+    """A way from distances to points.
+
+    Attributes:
+        embed: the function.
+        title: what it is, in words.
+        shares: whether its axes have shares of a variance worth telling.
+    """
+
+    embed: Callable[[npt.ArrayLike], Embedding]
+    title: str
+    shares: bool
 
 
-@dataclass(frozen=True)
-class TaskMap:
+MAPS: Mapping[str, MapMethod] = {
+    "pca": MapMethod(principal_components, "principal components of distances", True),
+    "mds": MapMethod(classical_mds, "classical scaling", True),
+    "nonmetric": MapMethod(nonmetric_mds, "non-metric scaling", False),
+}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TaskMap(Picture):
     """Where models lie in the plane.
 
     Attributes:
@@ -32,7 +50,9 @@ class TaskMap:
         coordinates: float64 [n, 2].
         explained: float64 [2], the share of the variance on each axis.
         metric: of the distances.
-        method: "pca" or "mds".
+        method: "pca", "mds" or "nonmetric".
+        stress: Kruskal's stress-1 of the map, 0 where it keeps the order of all distances.
+        agreement: Spearman's rank correlation of distances on the map with those measured.
     """
 
     names: tuple[str, ...]
@@ -40,6 +60,17 @@ class TaskMap:
     explained: npt.NDArray[np.float64]
     metric: str
     method: str
+    stress: float
+    agreement: float
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], distances: npt.ArrayLike, metric: str, method: str
+    ) -> TaskMap:
+        """Make the map of a distance matrix [n, n] by one of `MAPS`."""
+        coordinates, explained = MAPS[method].embed(distances)
+        kept = stress(distances, coordinates), rank_agreement(distances, coordinates)
+        return cls(tuple(names), coordinates, explained, metric, method, *kept)
 
     def to_pandas(self) -> pd.DataFrame:
         """Coordinates with the columns "first" and "second", one row for each model."""
@@ -53,67 +84,39 @@ class TaskMap:
 
     def figure(self) -> Figure:
         """A scatter plot with one label for each model; labels do not lie on each other."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 5.5), layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        figure, axes = blank(7, 5.8)
         for index, (x, y) in enumerate(self.coordinates):
-            colour = _COLOURS[index % len(_COLOURS)]
-            marker = _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
+            colour, marker, _ = look(index)
             axes.scatter(x, y, s=42, color=colour, marker=marker, zorder=3)
-        axes.set_title(f"{self.metric}: {_TITLES[self.method]}", loc="left")
-        axes.set_xlabel(f"first axis ({self.explained[0]:.0%} of variance)")
-        axes.set_ylabel(f"second axis ({self.explained[1]:.0%} of variance)")
+        method = MAPS[self.method]
+        axes.set_title(f"{self.metric}: {method.title}", loc="left")
+        shares = [
+            f" ({share:.0%} of variance)" if method.shares else "" for share in self.explained
+        ]
+        axes.set_xlabel(f"first axis{shares[0]}")
+        axes.set_ylabel(f"second axis{shares[1]}")
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.15)
         axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        canvas.draw()  # fixes the scale that labels are placed by
-        figure.set_layout_engine("none")
-        _label(axes, self.names, self.coordinates)
+        figure.supxlabel(self.quality(), x=0.01, ha="left", fontsize=8.5, color="0.35")
+        settle(figure)
+        write_labels(axes, self.names, self.coordinates)
         return figure
 
+    def quality(self) -> str:
+        """How well distances on the map keep the measured ones, in words."""
+        return kept_distances(self.stress, self.agreement)
 
-def _label(axes: Any, names: Sequence[str], coordinates: npt.NDArray[np.float64]) -> None:
-    """Write each name beside its point, at the first place that is free."""
-    from matplotlib.transforms import Bbox
-
-    renderer = axes.figure.canvas.get_renderer()
-    pixel = axes.figure.dpi / 72
-    points = axes.transData.transform(coordinates)
-    page = axes.figure.bbox.padded(-10)  # text is a little wider at other resolutions
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
-    for name, (x, y), place in zip(names, coordinates, points, strict=True):
-        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=9)
-        size = text.get_window_extent(renderer)
-        best: tuple[int, Bbox, tuple[float, float], tuple[float, float]] | None = None
-        for reach, (right, up) in itertools.product(_REACH, _DIRECTIONS):
-            # The label's nearest edge or corner lies `reach` points away.
-            left = reach * pixel * right + (right - 1) / 2 * size.width
-            below = reach * pixel * up + (up - 1) / 2 * size.height
-            box = Bbox.from_bounds(place[0] + left, place[1] + below, size.width, size.height)
-            outside = not _contains(page, box)
-            conflicts = sum(box.overlaps(other) for other in taken) + outside
-            if best is None or conflicts < best[0]:
-                edge = (reach * right, reach * up)
-                best = (conflicts, box, (left / pixel, below / pixel), edge)
-            if not conflicts:
-                break
-        assert best is not None
-        _, box, offset, edge = best
-        taken.append(box.padded(1))
-        text.set_position(offset)
-        if math.hypot(*edge) > _REACH[1]:
-            line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-            axes.annotate("", (x, y), edge, textcoords="offset points", arrowprops=line)
+    def __repr__(self) -> str:
+        title = MAPS[self.method].title
+        return f"<TaskMap of {len(self.names)} models: {self.metric}, {title}. {self.quality()}>"
 
 
-def _contains(outer: Any, inner: Any) -> bool:
-    return bool(
-        outer.x0 <= inner.x0
-        and inner.x1 <= outer.x1
-        and outer.y0 <= inner.y0
-        and inner.y1 <= outer.y1
+def kept_distances(stress: float, agreement: float) -> str:
+    """A map's stress-1 and rank correlation as a sentence."""
+    if math.isnan(agreement):
+        return "Too few different distances to say how well the map keeps them."
+    return (
+        f"Distances on the map against those measured: rank correlation {agreement:.2f}, "
+        f"stress-1 {stress:.3f}."
     )

@@ -12,22 +12,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from alliage.errors import Problem, UsageError, nearest
+from alliage.errors import nearest
 from alliage.geometry.distances import ANGLE_DISTANCES
-from alliage.geometry.mapping.maps import classical_mds, principal_components
-from alliage.geometry.mapping.task_map import TaskMap
+from alliage.geometry.mapping.pictures import Pictures
 
 METRICS: Mapping[str, str] = {
     "l2": "‖ΔW₁ − ΔW₂‖_F, in units of the weights",
     "cosine": "1 − cos of the angle between ΔW₁ and ΔW₂, from 0 to 2",
 } | {name: (distance.__doc__ or "").rstrip(".") for name, distance in ANGLE_DISTANCES.items()}
 
-_MAPS = {"pca": principal_components, "mds": classical_mds}
 _CLOSER = 3.0  # standard deviations under the mean of random subspaces
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Pictures):
     """Distances between task vectors: T_d[i, j, k] for metrics d, models i, j and modules k.
 
     Attributes:
@@ -64,34 +62,6 @@ class Survey:
         if metric not in self.metrics:
             raise KeyError(f"{metric}: not measured here. {nearest(metric, self.metrics)}")
         return self.data[metric]
-
-    def map(self, metric: str, method: str = "pca") -> TaskMap:
-        """The models as points in the plane, by their mean distances over modules.
-
-        Args:
-            metric: one of `metrics`.
-            method: "pca", principal components of the rows of the distance matrix (Fosse 2024,
-                hal-04622988), or "mds", classical multidimensional scaling.
-
-        Raises:
-            KeyError: the metric was not measured.
-            UsageError: an unknown method, or a pair without a distance.
-        """
-        if method not in _MAPS:
-            raise UsageError(Problem(f"method {method!r}", "is unknown.", nearest(method, _MAPS)))
-        distances = self[metric].mean("module").to_numpy()
-        if np.isnan(distances).any():
-            rows = np.isnan(distances).any(axis=1)
-            names = ", ".join(name for name, row in zip(self.names, rows, strict=True) if row)
-            raise UsageError(
-                Problem(
-                    f"{metric} map",
-                    f"some distances are not defined, among {names}.",
-                    "Leave out models that do not differ from the base.",
-                )
-            )
-        coordinates, explained = _MAPS[method](distances)
-        return TaskMap(self.names, coordinates, explained, metric, method)
 
     def to_rows(self, metrics: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Every defined distance of every pair once, as rows of the results table "distances"."""
