@@ -72,7 +72,7 @@ def write_labels(axes: Any, names: Sequence[str], points: npt.NDArray[Any]) -> N
     renderer = axes.figure.canvas.get_renderer()
     pixel = axes.figure.dpi / 72
     places = axes.transData.transform(points)
-    page = axes.figure.bbox.padded(-10)  # text is a little wider at other resolutions
+    page = axes.bbox.padded(-4)  # text is a little wider at other resolutions
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
     for name, (x, y), place in zip(names, points, places, strict=True):
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=9)

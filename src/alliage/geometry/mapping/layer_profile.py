@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alliage.geometry.mapping.drawing import blank, look
+from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class LayerProfile(Picture):
 
     def figure(self) -> Figure:
         """A line for each kind or pair; dotted and grey where 95 % of random subspaces lie."""
-        figure, axes = blank(7.5, 4.5)
+        # Beside a line for each of many pairs, their names need the height.
+        figure, axes = blank(7.5, max(4.5, 0.6 + 0.19 * self.table["line"].nunique()))
         bands: dict[tuple[float, ...], Any] = {}
         for index, (line, part) in enumerate(self.table.groupby("line", sort=False)):
             colour, marker, dashes = look(index)
@@ -129,7 +131,7 @@ def _lines(
         for kind in dict.fromkeys(kinds.tolist()):
             yield str(kind) or "whole layer", apart, kinds == kind
         return
-    directed = not np.array_equal(values.values, values.values.swapaxes(0, 1), equal_nan=True)
+    directed = is_directed(values.values)
     names = values["task"].values.tolist()
     for i in range(n):
         for j in range(n):

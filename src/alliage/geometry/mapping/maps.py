@@ -73,6 +73,11 @@ def checked_distances(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return matrix
 
 
+def is_directed(values: npt.NDArray[np.float64]) -> bool:
+    """Whether [i, j] and [j, i] differ, by more than rounding, in any of [n, n, ...]."""
+    return not np.allclose(values, values.swapaxes(0, 1), rtol=1e-9, atol=0.0, equal_nan=True)
+
+
 def turned(
     coordinates: npt.NDArray[np.float64], variances: npt.NDArray[np.float64], axes: int
 ) -> Embedding:

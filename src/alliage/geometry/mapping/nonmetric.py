@@ -106,6 +106,16 @@ def rank_agreement(distances: npt.ArrayLike, coordinates: npt.ArrayLike) -> floa
     return float(np.corrcoef(ranks)[0, 1])
 
 
+def is_collapsed(coordinates: npt.ArrayLike) -> bool:
+    """Whether points of four or more nearly coincide: what non-metric scaling makes of groups.
+
+    Where some distances are all below all others, the order is kept perfectly by no distances
+    within groups (Kruskal's degenerate solution).
+    """
+    apart = pdist(np.asarray(coordinates, dtype=np.float64))
+    return bool(len(apart) > 5 and apart.min() < 1e-2 * apart.max())
+
+
 def _monotone(given: Array, apart: Array) -> Array:
     """The values nearest to `apart` that never fall as `given` rises."""
     order = np.lexsort((apart, given))

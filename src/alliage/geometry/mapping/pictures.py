@@ -11,6 +11,7 @@ import numpy.typing as npt
 from alliage.errors import Problem, UsageError, nearest
 from alliage.geometry.mapping.inclusion_graph import MARGIN, InclusionGraph
 from alliage.geometry.mapping.layer_profile import BY, LayerProfile
+from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.spectrum_curves import SpectrumCurves
 from alliage.geometry.mapping.task_map import MAPS, TaskMap
 from alliage.geometry.mapping.trees import Dendrogram, HeatMap
@@ -146,7 +147,7 @@ class Pictures:
                     "Leave out models that do not differ from the base.",
                 )
             )
-        if not np.array_equal(values, values.T):
+        if is_directed(values):
             raise UsageError(
                 Problem(
                     f"{metric} {what}",
@@ -154,7 +155,7 @@ class Pictures:
                     "Its pictures are heatmap, profile and inclusion.",
                 )
             )
-        return values
+        return (values + values.T) / 2
 
 
 def _check(what: str, word: str, known: Iterable[str]) -> None:

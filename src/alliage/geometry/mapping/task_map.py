@@ -12,7 +12,12 @@ import numpy.typing as npt
 
 from alliage.geometry.mapping.drawing import blank, look, settle, write_labels
 from alliage.geometry.mapping.maps import Embedding, classical_mds, principal_components
-from alliage.geometry.mapping.nonmetric import nonmetric_mds, rank_agreement, stress
+from alliage.geometry.mapping.nonmetric import (
+    is_collapsed,
+    nonmetric_mds,
+    rank_agreement,
+    stress,
+)
 from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
@@ -39,6 +44,9 @@ MAPS: Mapping[str, MapMethod] = {
     "mds": MapMethod(classical_mds, "classical scaling", True),
     "nonmetric": MapMethod(nonmetric_mds, "non-metric scaling", False),
 }
+
+
+COLLAPSED = "Groups fell into points: it shows no more than which are near."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -105,7 +113,10 @@ class TaskMap(Picture):
 
     def quality(self) -> str:
         """How well distances on the map keep the measured ones, in words."""
-        return kept_distances(self.stress, self.agreement)
+        said = kept_distances(self.stress, self.agreement)
+        if self.method == "nonmetric" and is_collapsed(self.coordinates):
+            said += " " + COLLAPSED
+        return said
 
     def __repr__(self) -> str:
         title = MAPS[self.method].title

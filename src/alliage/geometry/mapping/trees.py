@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from alliage.geometry.mapping.clustering import average_linkage, leaf_order
 from alliage.geometry.mapping.drawing import blank
+from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Dendrogram(Picture):
             axes.plot(xs, [y / 10 - 0.5 for y in ys], color="#0072B2", linewidth=1.6)
         axes.set_yticks(range(n), self.order)
         axes.set_ylim(n - 0.5, -0.5)
-        axes.set_xlim(left=0.0)
+        # From 0 on, joins at about one height, as of unrelated models, would be one line.
+        low, high = float(self.tree[0, 2]), float(self.tree[-1, 2])
+        room = (high - low) or high or 1.0
+        axes.set_xlim(max(0.0, low - room / 3), high + room / 20)
         axes.set_xlabel(f"{self.metric}: mean distance of the groups joined")
         axes.set_title(f"{self.metric}: average linkage", loc="left")
         axes.spines["left"].set_visible(False)
@@ -103,7 +107,7 @@ class HeatMap(Picture):
         a model holds, most first; what is not defined everywhere stays as it is.
         """
         matrix = np.asarray(values, dtype=np.float64)
-        directed = not np.array_equal(matrix, matrix.T, equal_nan=True)
+        directed = is_directed(matrix)
         order = list(range(len(matrix)))
         if directed:
             received = np.nanmean(np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix), axis=0)
