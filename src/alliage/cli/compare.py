@@ -42,6 +42,10 @@ def compare(
     out: Annotated[
         str | None, typer.Option("-o", "--out", help="A results folder: every distance, Parquet.")
     ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Maps, trees, profiles, ...: SVG, and CSV beside each."),
+    ] = None,
     json: console.Json = False,
     quiet: console.Quiet = False,
 ) -> None:
@@ -59,8 +63,13 @@ def compare(
 
         command = shlex.join(["alliage", *sys.argv[1:]])
         written = str(write_table(out, "distances", survey.to_rows(), command=command))
+    drawn: list[str] = []
+    if figures is not None:
+        from alliage.geometry.mapping.saving import save_pictures
+
+        drawn = [str(path) for path in save_pictures(survey, figures)]
     if json:
-        console.print_json(_document(survey, written))
+        console.print_json(_document(survey, written) | {"figures": drawn})
         return
     for metric in survey.metrics:
         means = survey[metric].mean("module").values.tolist()
@@ -75,6 +84,8 @@ def compare(
         console.note(f"note: {line}", quiet=quiet)
     if written is not None:
         console.note(f"Wrote {written}.", quiet=quiet)
+    if drawn:
+        console.note(f"Drew {len(drawn) // 2} figures in {figures}.", quiet=quiet)
 
 
 def _title(survey: Survey, metric: str) -> str:

@@ -50,8 +50,8 @@ def test_no_worse_than_its_starts():
 
 
 def test_stress_by_hand():
-    # Points on a line at 0, 1 and 3: distances 1 (a b), 3 (a c), 2 (b c). Given are a b 1, a c 2 and
-    # b c 3, so that 3 and 2 are in the wrong order: both become 2.5 and leave 2 · 0.5² = 0.5.
+    # Points on a line at 0, 1 and 3: distances ab 1, ac 3 and bc 2. Given are ab 1, ac 2 and bc 3,
+    # so that 3 and 2 are in the wrong order: both become 2.5 and leave 2 · 0.5² = 0.5.
     given = squareform([1.0, 2.0, 3.0])
     points = [[0.0], [1.0], [3.0]]
     assert stress(given, points) == pytest.approx(math.sqrt(0.5 / (1 + 9 + 4)), rel=1e-14)

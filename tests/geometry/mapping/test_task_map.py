@@ -10,7 +10,7 @@ def crowded(n):
     points = np.random.default_rng(0).normal(scale=0.02, size=(n, 2))
     points[::2, 0] += 10
     names = tuple(f"a model with a name {index}" for index in range(n))
-    return TaskMap(names, points, np.array([0.9, 0.05]), "geodesic", "pca")
+    return TaskMap(names, points, np.array([0.9, 0.05]), "geodesic", "pca", 0.1, 0.8)
 
 
 def test_labels_do_not_overlap():
@@ -20,7 +20,8 @@ def test_labels_do_not_overlap():
     assert len(texts) == 12
     boxes = [text.get_window_extent(renderer) for text in texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    inside = figure.axes[0].bbox
+    assert all(box.x0 >= inside.x0 and box.x1 <= inside.x1 for box in boxes)
 
 
 def test_axes_say_what_they_explain():

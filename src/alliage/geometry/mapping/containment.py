@@ -40,19 +40,22 @@ def contained(energies: npt.ArrayLike, floor: Array | float, margin: float) -> R
 
 
 def reduced(relation: Relation) -> Relation:
-    """Without what follows from the rest: A in C where A is in B and B in C.
+    """The transitive reduction: without A in C where a path leads from A to C all the same.
 
-    A relation with a cycle is left as it is: no arrow of it follows from the others for sure.
+    A relation with a cycle is left as it is: its reduction is not unique.
     """
     if _circular(relation):
         return relation
-    longer = np.zeros_like(relation)
-    steps = relation.astype(np.int64)
-    reach = steps @ steps > 0
-    while (reach & ~longer).any():
-        longer |= reach
-        reach = (reach.astype(np.int64) @ steps) > 0
-    return relation & ~longer
+    beyond = reachable(relation).astype(np.int64)
+    return relation & ~(relation.astype(np.int64) @ beyond > 0)
+
+
+def reachable(relation: Relation) -> Relation:
+    """From where to where a path of one arrow or more leads."""
+    found, steps = relation.copy(), relation.astype(np.int64)
+    for _ in range(len(relation)):
+        found |= found.astype(np.int64) @ steps > 0
+    return found
 
 
 def levels(relation: Relation) -> list[int]:

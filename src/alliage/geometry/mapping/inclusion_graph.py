@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from alliage.geometry.mapping.containment import arrows, bends, contained, places, reduced
+from alliage.geometry.mapping.containment import (
+    arrows,
+    bends,
+    contained,
+    places,
+    reachable,
+    reduced,
+)
 from alliage.geometry.mapping.drawing import blank, look, settle, write_labels
 from alliage.geometry.mapping.picture import Picture
 
@@ -35,7 +43,7 @@ class InclusionGraph(Picture):
         energies: float64 [n, n], the share of i's energy in j's space.
         chance: float64 [n, n], the mean for random spaces; NaN where it is not known.
         relation: bool [n, n], True where i lies in j.
-        drawn: bool [n, n], the arrows drawn: those that follow from others are left out.
+        drawn: bool [n, n], the arrows drawn: those that go along others are left out.
         metric: of the energies.
         margin: by what part of the reverse a share must exceed it.
     """
@@ -106,12 +114,15 @@ class InclusionGraph(Picture):
         axes.set_axis_off()
         axes.set_xlim(-0.05, 1.05)
         axes.set_ylim(-0.6, rows - 0.4)
-        figure.supxlabel(self.rule(), x=0.01, ha="left", fontsize=8.5, color="0.35")
+        figure.supxlabel(
+            textwrap.fill(self.rule(), 110), x=0.01, ha="left", fontsize=8.5, color="0.35"
+        )
         bows = bends(self.drawn, points)
+        most = float(self.energies[self.drawn].max(initial=1e-300))
         for i, j in arrows(self.drawn):
             arrow = FancyArrowPatch(
                 points[i], points[j], arrowstyle="-|>", mutation_scale=12, shrinkA=7, shrinkB=7,
-                color="0.35", linewidth=0.8 + 2.5 * self.energies[i, j],
+                color="0.35", linewidth=0.7 + 2.3 * self.energies[i, j] / most,
                 connectionstyle=f"arc3,rad={bows[i, j]}",
             )  # fmt: skip
             axes.add_patch(arrow)
@@ -127,12 +138,20 @@ class InclusionGraph(Picture):
         against = "" if np.isnan(self.chance[~np.eye(len(self.names), dtype=bool)]).all() else (
             "more than random spaces would hold, and "
         )  # fmt: skip
-        left = int(self.relation.sum() - self.drawn.sum())
-        follow = f" {left} more follow from these." if left else ""
-        return (
-            f"Arrow: {against}at least {self.margin:.0%} more than the other way round: "
-            f"{int(self.drawn.sum())} drawn.{follow}"
+        rule = f"Arrow: {against}at least {self.margin:.0%} more than the other way round."
+        if not self.drawn.any():
+            return f"{rule} There is none."
+        shares = self.energies[self.drawn]
+        said = (
+            f"{rule} {len(shares)} drawn, for shares from {shares.min():.2g} to {shares.max():.2g}"
         )
+        left = int(self.relation.sum()) - len(shares)
+        if left:
+            said += f"; {left} more go along paths of these"
+        loose = int((reachable(self.drawn) & ~self.relation).sum())
+        if loose:
+            said += f"; {loose} paths are no inclusion from end to end"
+        return said + "."
 
     def __repr__(self) -> str:
         count = int(self.relation.sum())

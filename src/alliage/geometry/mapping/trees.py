@@ -129,6 +129,8 @@ class HeatMap(Picture):
 
     def figure(self) -> Figure:
         """Cells in cividis, which all colour vision reads alike, with their numbers."""
+        from matplotlib import colormaps
+
         n = len(self.names)
         side = max(3.0, 0.62 * n)
         figure, axes = blank(side + 2.6, side + 1.4)
@@ -136,8 +138,8 @@ class HeatMap(Picture):
         apart = self.values[~np.eye(n, dtype=bool) & np.isfinite(self.values)]
         # Off the diagonal: its values would take the contrast from all others.
         low, high = (apart.min(), apart.max()) if apart.size else (0.0, 1.0)
-        image = axes.imshow(shown, cmap="cividis", vmin=low, vmax=high)
-        image.cmap.set_bad("0.9")
+        colours = colormaps["cividis"].with_extremes(bad="0.9")
+        image = axes.imshow(shown, cmap=colours, vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(self.values):
             if np.isfinite(value):
                 ink = "white" if _share(value, low, high) < _ON_DARK else "black"
