@@ -40,34 +40,43 @@ class Merge(NamedTuple):
         return f"{self.method}-{'+'.join(self.models)}.npz"
 
 
-def methods(name: str, seed: int) -> tuple[str, ...]:
-    """The methods that merge a family's pairs; task arithmetic is nearly the average."""
-    found = ["average", "ties"]
+def methods(name: str, *, first: bool) -> tuple[str, ...]:
+    """What merges a family's pairs: for all seeds, or for the seed that all methods are tried on.
+
+    Task arithmetic is nearly the average; texts take long.
+    """
+    if name == "images":
+        return ("average", "ties") if first else ("task_arithmetic",)
     if name.endswith("lora"):
-        found.insert(1, "factor_average")
-    if seed == _ALL_METHODS:
-        found.append("task_arithmetic")
-    return tuple(found)
+        return ("factor_average", "average") if first else ("ties", "task_arithmetic")
+    return ("average",) if first else ("ties", "task_arithmetic")
 
 
-def merges(name: str, tasks: Sequence[str], seed: int) -> Iterator[Merge]:
-    """All that is asked of one seed's models, the parents first."""
-    for task in tasks:
-        yield Merge("parent", (task,))
-    for pair in itertools.combinations(tasks, 2):
-        for method in methods(name, seed):
+def merges(name: str, tasks: Sequence[str], seed: int, *, first: bool) -> Iterator[Merge]:
+    """What is asked of one seed's models: the parents and all pairs first, then what else is."""
+    pairs = list(itertools.combinations(tasks, 2))
+    if first:
+        yield from (Merge("parent", (task,)) for task in tasks)
+        yield from (
+            Merge(f"{SCALED}{scale:g}", (task,))
+            for task, scale in itertools.product(tasks, _SCALES)
+        )
+        for pair, method in itertools.product(pairs, methods(name, first=True)):
             yield Merge(method, pair)
-    for task, scale in itertools.product(tasks, _SCALES):
-        yield Merge(f"{SCALED}{scale:g}", (task,))
+        return
     random = np.random.default_rng(seed)
     for size, count in SETS.items():
         every = list(itertools.combinations(tasks, size))
         for place in sorted(random.permutation(len(every))[:count]):
-            for method in ("average", "ties") if seed == _ALL_METHODS else ("average",):
-                yield Merge(method, every[place])
+            yield Merge(methods(name, first=True)[0], every[place])
+    if seed == _ALL_METHODS:
+        for method, pair in itertools.product(methods(name, first=False), pairs):
+            yield Merge(method, pair)
 
 
-def measure(name: str, family: Family, home: Path, out: Path, seed: int, scored: int) -> None:
+def measure(
+    name: str, family: Family, home: Path, out: Path, seed: int, scored: int, *, first: bool
+) -> None:
     """Make and ask what is not yet in `out`.
 
     Each file holds, for each task of its models, the logits [n, labels] on the examples that are
@@ -80,11 +89,14 @@ def measure(name: str, family: Family, home: Path, out: Path, seed: int, scored:
         out: folder of the answers.
         seed: of the models.
         scored: at most so many examples of each task.
+        first: whether parents and pairs, or what comes after them.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     out.mkdir(parents=True, exist_ok=True)
     waiting = [
-        each for each in merges(name, list(family.tasks), seed) if not (out / each.file).exists()
+        each
+        for each in merges(name, list(family.tasks), seed, first=first)
+        if not (out / each.file).exists()
     ]
     if not waiting:
         return

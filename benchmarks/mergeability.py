@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from itertools import dropwhile
@@ -12,7 +13,7 @@ from benchmarks._merge_families import FAMILIES, SEEDS
 from benchmarks._mergeability_merges import measure
 from benchmarks._real_data import missing
 
-SCORED = 200  # examples of each task
+SCORED = 800  # examples of each task
 
 
 def main() -> None:
@@ -25,14 +26,13 @@ def main() -> None:
     )
     parser.add_argument("--answers", type=Path, help="Where to keep what models answer.")
     options = parser.parse_args(list(dropwhile(lambda word: word[0] != "-", sys.argv[1:])))
-    asked = options.family or ["texts-lora", "texts-full", "images"]
+    asked = options.family or ["images", "texts-lora", "texts-full"]
     if reason := missing({task for name in asked for task in FAMILIES[name].tasks}):
         print(f"mergeability: skipped, {reason}.")
         return
     kept = options.answers or options.home / "mergeability"
-    for seed in options.seed or SEEDS:
-        for name in asked:
-            started = time.perf_counter()
-            out = kept / f"{name}-{seed}"
-            measure(name, FAMILIES[name], options.home / name, out, seed, SCORED)
-            print(f"{name}-{seed}: {(time.perf_counter() - started) / 60:.1f} min", flush=True)
+    for first, seed, name in itertools.product((True, False), options.seed or SEEDS, asked):
+        started = time.perf_counter()
+        out = kept / f"{name}-{seed}"
+        measure(name, FAMILIES[name], options.home / name, out, seed, SCORED, first=first)
+        print(f"{name}-{seed}: {(time.perf_counter() - started) / 60:.1f} min", flush=True)
