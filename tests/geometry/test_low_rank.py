@@ -16,7 +16,6 @@ from alliage.geometry import (
     spectral_projection,
     spectrum_overlap,
 )
-from alliage.geometry.low_rank import leading_left_space
 
 
 def grid(rows, columns, function):
@@ -109,24 +108,6 @@ def test_the_projection_is_the_best_diagonal():
     columns = torch.stack([torch.outer(u, v).flatten() for u, v in zip(U.T, V.T, strict=True)], 1)
     best = np.linalg.lstsq(columns.numpy(), (1.5 * B @ A).flatten().numpy(), rcond=None)[0]
     np.testing.assert_allclose(spectral_projection(U, V, B, A, 1.5), best, atol=1e-12)
-
-
-@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (5000, 6), (6, 5000)])
-def test_leading_space_agrees_with_the_svd(shape):
-    matrix = random(*shape).float()
-    expected = np.linalg.svd(matrix.double().numpy(), full_matrices=False)[0][:, :4]
-    found = leading_left_space(matrix, 4)
-    assert found.shape == (shape[0], 4)
-    assert scipy.linalg.subspace_angles(expected, found.numpy()).max() < 1e-10
-
-
-@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
-def test_leading_space_stops_at_the_numerical_rank(shape):
-    matrix = (random(shape[0], 3) @ random(3, shape[1], seed=1)).float()
-    found = leading_left_space(matrix, 8)
-    assert found.shape == (shape[0], 3)
-    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-12)
-    assert leading_left_space(torch.zeros(shape), 8).shape == (shape[0], 0)
 
 
 def test_wrong_shapes_are_refused():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from alliage.evaluation.metrics import METRICS as SCORES
-from alliage.geometry.surveying.surveys import METRICS
+from alliage.geometry.surveying.metrics import METRICS
 from alliage.report.words import (
     metric_label,
     metric_name,

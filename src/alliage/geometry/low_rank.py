@@ -8,12 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
-
-from alliage.geometry.angles import numerical_rank
-
-_COLUMNS = 4096  # of a dense matrix in float64 at a time
 
 
 class LowRankDistances(NamedTuple):
@@ -119,39 +114,6 @@ def spectral_projection(
     """
     check_factors(B2, A2)
     return scale2 * ((U.double().mT @ B2.double()) * (A2.double() @ V.double()).mT).sum(1)
-
-
-def leading_left_space(matrix: Tensor, rank: int) -> Tensor:
-    """The span of a dense update's leading left singular vectors.
-
-    From the eigenvectors of the smaller Gram matrix in float64, which resolves what a float32
-    update holds. Where S_k and S_{k+1} are close, the space is sensitive to small changes. A square
-    update of full rank spans everything: with `rank` ≥ d_out, distances of such spaces are zero.
-
-    Args:
-        matrix: [d_out, d_in], float32.
-        rank: at most this many directions.
-
-    Returns:
-        U, float64, [d_out, k], orthonormal; k ≤ rank leaves out directions with
-        S ≤ max(d_out, d_in)·eps·S₁, eps that of float32.
-    """
-    wide = matrix.shape[0] <= matrix.shape[1]
-    rows = matrix if wide else matrix.mT
-    size = rows.shape[0]
-    gram = torch.zeros(size, size, dtype=torch.float64)
-    for part in torch.split(rows, _COLUMNS, dim=1):
-        gram.addmm_(part.double(), part.double().mT)
-    first = max(size - rank, 0)
-    values, vectors = eigh(gram.numpy(), subset_by_index=[first, size - 1])
-    S = torch.from_numpy(values).flip(0).clamp(min=0).sqrt()
-    kept = int(numerical_rank(S, max(matrix.shape), eps=torch.finfo(torch.float32).eps))
-    leading = torch.from_numpy(vectors).flip(1)[:, :kept]
-    if wide:
-        return leading
-    image = torch.cat([part.double() @ leading for part in torch.split(matrix, _COLUMNS)])
-    basis: Tensor = torch.linalg.qr(image / S[:kept])[0]
-    return basis
 
 
 def check_factors(B: Tensor, A: Tensor) -> None:

@@ -44,11 +44,20 @@ _DISTANCES = {
     "fubini_study": "Fubini–Study distance",
     "geodesic": "geodesic distance",
     "l2": "L2 distance",
+    "l2_spectral": "spectral L2 distance",
     "martin": "Martin distance",
     "procrustes": "Procrustes distance",
     "projection_frobenius": "projection Frobenius distance",
+    "projection_two": "projection 2-norm distance",
+    "rec": "overlap of spectra (REC)",
+    "sar": "subspace alignment ratio",
+    "spectrum_l1": "L1 of spectra",
+    "spectrum_l2": "L2 of spectra",
+    "sti": "singular task interference",
+    "top_overlap": "overlap of the largest elements",
+    "ye_lim": "Ye–Lim distance",
 }
-_RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic"}
+_RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic", "ye_lim"}
 
 
 def metric_name(metric: str) -> str:

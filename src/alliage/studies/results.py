@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alliage import tables
 from alliage.errors import AlliageError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -184,17 +184,7 @@ def write_table(
     Returns:
         the file, named after its content: writing the same rows again writes the same file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns = TABLES[table]
-    schema = pa.schema(
-        [
-            pa.field(name, pa.type_for_alias(kind), metadata={"unit": unit})
-            for name, (kind, unit) in columns.items()
-        ],
-        metadata={"alliage.table": table, "alliage.command": command},
-    )
     content = [dict(row) for row in rows]
     for row in content:
         if row.keys() != columns.keys():
@@ -204,9 +194,7 @@ def write_table(
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{table}-{digest}.parquet"
-    partial = folder / f".{target.name}.{os.getpid()}"
-    pq.write_table(pa.Table.from_pylist(content, schema=schema), partial)
-    partial.replace(target)
+    tables.write(target, columns, content, {"alliage.table": table, "alliage.command": command})
     return target
 
 
@@ -229,16 +217,15 @@ def read_table(folder: str | Path, table: str) -> pd.DataFrame:
         AlliageError: files that are damaged or hold another table; all of them.
     """
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     columns = list(TABLES[table])
-    frames, problems = [], []
+    frames: list[pd.DataFrame] = []
+    problems: list[Problem] = []
     for path in table_files(folder, table):
         try:
-            frame = pq.read_table(path).to_pandas()
-        except (pa.ArrowInvalid, OSError) as error:
-            problems.append(Problem(str(path), f"is no readable Parquet file: {error}"))
+            frame, _, _ = tables.read(path)
+        except AlliageError as error:
+            problems += error.problems
             continue
         if list(frame.columns) != columns:
             problems.append(

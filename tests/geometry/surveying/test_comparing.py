@@ -196,7 +196,7 @@ def test_low_rank_surveys_never_form_the_product(compare, monkeypatch):
 def test_results_do_not_depend_on_blocks_or_repetition(compare, monkeypatch):
     whole = compare("sentiment", "topics")
     assert compare("sentiment", "topics").data.identical(whole.data)
-    monkeypatch.setattr("alliage.geometry.surveying.measuring._BLOCK", 7)
+    monkeypatch.setattr("alliage.geometry.surveying.pieces._BLOCK", 7)
     np.testing.assert_allclose(compare("sentiment", "topics")["l2"], whole["l2"], rtol=1e-12)
 
 

@@ -1,41 +1,40 @@
-"""The engine of surveys: opens models, measures parameter by parameter, adds up by module."""
+"""The engine of surveys: opens models, measures weight by weight, adds up by module."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
-from typing import NamedTuple
 
-import torch
 import xarray as xr
-from torch import Tensor
 
-from alliage.checkpoints.names import kind_of, layer_of, module_of
+from alliage.checkpoints.names import layer_of
 from alliage.errors import AlliageError, Problem, UsageError, nearest
-from alliage.geometry.distances import ANGLE_DISTANCES
-from alliage.geometry.null import random_angles
-from alliage.geometry.surveying.measuring import Measured, measure, with_factors
+from alliage.geometry.surveying.gathering import Contribution, datasets
+from alliage.geometry.surveying.measuring import Request, measure
+from alliage.geometry.surveying.metrics import METRICS
 from alliage.geometry.surveying.opening import Ref, open_vectors
-from alliage.geometry.surveying.pairs import Angles, Sums
+from alliage.geometry.surveying.pieces import Piece, is_matrix, with_factors
 from alliage.geometry.surveying.selection import (
     check_vectors,
     parse_modules,
-    select,
+    pieces,
     some,
     stack,
 )
-from alliage.geometry.surveying.surveys import METRICS, Survey
+from alliage.geometry.surveying.surveys import Survey
 from alliage.threads import one_torch_thread
 from alliage.vectors import Vector
 
 OnEvent = Callable[[str, int, int], None]
 
+_EXACT = 1e-6  # of the largest singular value: what float32 weights themselves are known to
 DEFAULT_METRICS = ("l2", "cosine", "geodesic")
 DEFAULT_RANK = 16
 GROUPINGS = ("module", "layer", "model")
+SIDES = ("left", "right")
+OBJECTS = ("update", "A", "B")
 
 
 def compare(
@@ -46,7 +45,11 @@ def compare(
     *,
     modules: str | Sequence[str] | None = None,
     last_layers: int | None = None,
-    rank: int = DEFAULT_RANK,
+    rank: int | None = None,
+    energy: float | None = None,
+    side: str | None = None,
+    of: str = "update",
+    spectra: bool = False,
     on_event: OnEvent | None = None,
 ) -> Survey:
     """Open models tuned from one base and survey the distances between them.
@@ -59,13 +62,17 @@ def compare(
         modules: kinds of modules.
         last_layers: K, the last layers only.
         rank: directions of dense updates.
+        energy: the share of dense updates that their directions hold.
+        side: of metrics of angles.
+        of: "update", "A" or "B".
+        spectra: whether to keep singular values.
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
         UsageError: a wrong argument, or a reference that means nothing.
         AlliageError: models that do not fit the base, or NaN in weights; every problem.
     """
-    plan = _Plan.checked(metrics, by, modules, last_layers, rank)
+    plan = _Plan.checked(metrics, by, modules, last_layers, rank, energy, side, of, spectra)
     return _run(plan, open_vectors(base, models), on_event)
 
 
@@ -76,34 +83,50 @@ def survey(
     *,
     modules: str | Sequence[str] | None = None,
     last_layers: int | None = None,
-    rank: int = DEFAULT_RANK,
+    rank: int | None = None,
+    energy: float | None = None,
+    side: str | None = None,
+    of: str = "update",
+    spectra: bool = False,
     on_event: OnEvent | None = None,
 ) -> Survey:
     """Distances between all pairs of task vectors of one base, by module.
 
-    Only parameters that all vectors may change take part. L2 and cosine are of a module's
-    parameters as one long vector, and so for a layer or the model. Metrics of angles compare the
-    images of its matrices, what they can add to the module's output; for a layer or the model they
-    are means over its matrices, as in Fosse 2024 (hal-04622988).
+    Only parameters that all vectors may change take part. L2, cosine and shares of elements are of
+    a module's parameters as one long vector, and so for a layer or the model. All other metrics
+    compare matrices; for a layer or the model they are means over its matrices, as in Fosse 2024
+    (hal-04622988). Metrics of angles compare images, what updates can add to a module's output, or
+    with `side` "right" what they read of its input.
 
     LoRA updates are compared by their factors, with all their directions. A dense update nearly
-    always has full rank, and the image of a square one is then everything: its `rank` leading left
-    singular vectors stand for it. LoRA updates beside dense ones are taken in the same way.
+    always has full rank, and the image of a square one is then everything: its `rank` leading
+    singular directions stand for it, or as many as hold a share `energy`. LoRA updates beside dense
+    ones are taken in the same way. Where one update is described in the directions of another, it
+    is the whole update that is described, whatever its rank.
 
     Args:
         vectors: two or more, with different names.
-        metrics: of `METRICS`: "l2", "cosine" (1 − cos), "geodesic" and other functions of angles.
+        metrics: of `metrics.METRICS`: "l2", "cosine" (1 − cos), "geodesic", "core_energy", ...
         by: "module", "layer" or "model".
         modules: kinds of modules (`checkpoints.names.KINDS`) as "q,v" or a list; all by default.
+            Of projections that hold queries, keys and values together their outputs are taken.
         last_layers: only the last K layers of the stack; what lies outside it is left out too.
-        rank: at most so many directions of a dense update, 1 or more.
+        rank: at most so many directions of a dense update, 1 or more; 16 by default.
+        energy: instead of a rank, the share of ‖ΔW‖² that the directions hold at least, in (0, 1].
+        side: "left", between images, the default; "right", between row spaces.
+        of: "update"; "A" or "B" for one factor of LoRA alone, without its scale. Elements of
+            factors depend on the basis that training happened to choose; the spaces, B's columns
+            and A's rows, do not.
+        spectra: whether to keep the models' singular values and what follows from them. Metrics
+            that take them bring them along.
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
         UsageError: a wrong argument, or vectors that have nothing in common.
         AlliageError: NaN or infinity in weights; every file and tensor that holds some.
     """
-    return _run(_Plan.checked(metrics, by, modules, last_layers, rank), vectors, on_event)
+    plan = _Plan.checked(metrics, by, modules, last_layers, rank, energy, side, of, spectra)
+    return _run(plan, vectors, on_event)
 
 
 @dataclass(frozen=True)
@@ -114,11 +137,7 @@ class _Plan:
     by: str
     kinds: tuple[str, ...]
     last_layers: int | None
-    rank: int
-
-    @property
-    def angle_metrics(self) -> tuple[str, ...]:
-        return tuple(metric for metric in self.metrics if metric in ANGLE_DISTANCES)
+    request: Request
 
     @classmethod
     def checked(
@@ -127,7 +146,11 @@ class _Plan:
         by: str,
         modules: str | Sequence[str] | None,
         last_layers: int | None,
-        rank: int,
+        rank: int | None,
+        energy: float | None,
+        side: str | None,
+        of: str,
+        spectra: bool,
     ) -> _Plan:
         """Raises UsageError with every problem."""
         problems = [
@@ -137,172 +160,180 @@ class _Plan:
         ]
         if not metrics:
             problems.append(Problem("metrics", "none given.", nearest("", METRICS)))
-        if by not in GROUPINGS:
-            problems.append(Problem(f"by {by!r}", "is unknown.", nearest(by, GROUPINGS)))
+        for what, word, known in (
+            ("by", by, GROUPINGS), ("side", side or "left", SIDES), ("of", of, OBJECTS),
+        ):  # fmt: skip
+            if word not in known:
+                problems.append(Problem(f"{what} {word!r}", "is unknown.", nearest(word, known)))
         for name, value in (("last_layers", last_layers), ("rank", rank)):
             if value is not None and value < 1:
                 problems.append(Problem(name, f"must be 1 or more, got {value}."))
+        if energy is not None and not 0 < energy <= 1:
+            problems.append(Problem("energy", f"must be above 0 and at most 1, got {energy}."))
+        if energy is not None and rank is not None:
+            problems.append(Problem("rank, energy", "both are given.", "Give one of the two."))
+        if of in ("A", "B"):
+            problems += _factor_problems(metrics, side, of, spectra)
         kinds = parse_modules(modules, problems)
         if problems:
             raise UsageError(problems)
-        return cls(tuple(dict.fromkeys(metrics)), by, kinds, last_layers, rank)
+        names = tuple(dict.fromkeys(metrics))
+        needs = {METRICS[name].needs for name in names}
+        request = Request(
+            frozenset([*needs, "spectra"]) if spectra else frozenset(needs),
+            rank or DEFAULT_RANK,
+            energy,
+            "right" if side == "right" else "left",
+            "A" if of == "A" else "B" if of == "B" else "update",
+        )
+        return cls(names, by, kinds, last_layers, request)
 
 
-class _Contribution(NamedTuple):
-    """What parameters add to their module, layer or model; contributions add up.
-
-    Attributes:
-        sums: over elements.
-        totals: for each metric of angles, over matrices [4, n, n]: values, means and variances of
-            the null, and how many are defined.
-    """
-
-    sums: Sums
-    totals: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, measured: Measured, metrics: Sequence[str]) -> _Contribution:
-        if measured.angles is None:
-            nothing = measured.sums.squared.new_zeros(4, *measured.sums.squared.shape)
-            return cls(measured.sums, dict.fromkeys(metrics, nothing))
-        totals = {}
-        for metric in metrics:
-            values = ANGLE_DISTANCES[metric](measured.angles.values)
-            row = torch.stack([values, *_null(metric, measured.angles), torch.ones_like(values)])
-            totals[metric] = row.masked_fill(values.isnan(), 0.0)
-        return cls(measured.sums, totals)
-
-    def plus(self, other: _Contribution) -> _Contribution:
-        totals = {metric: total + other.totals[metric] for metric, total in self.totals.items()}
-        return _Contribution(self.sums.plus(other.sums), totals)
-
-
-def _null(metric: str, angles: Angles) -> tuple[Tensor, Tensor]:
-    """Mean and variance [n, n] of a metric over random subspaces; a space equals itself."""
-    ranks = angles.ranks
-    moments = [
-        [
-            (0.0, 0.0) if i == j else _random(metric, angles.d, min(r1, r2), max(r1, r2))
-            for j, r2 in enumerate(ranks)
-        ]
-        for i, r1 in enumerate(ranks)
+def _factor_problems(
+    metrics: Sequence[str], side: str | None, of: str, spectra: bool
+) -> list[Problem]:
+    known = [name for name, metric in METRICS.items() if metric.of_factors]
+    problems = [
+        Problem(
+            f"metric {name!r}",
+            f"is not defined for {of} alone: it describes the whole update.",
+            f"Of factors there are {', '.join(known)}.",
+        )
+        for name in metrics
+        if name in METRICS and name not in known
     ]
-    mean, variance = torch.tensor(moments, dtype=torch.float64).unbind(-1)
-    return mean, variance
-
-
-@functools.lru_cache(maxsize=1024)
-def _random(metric: str, d: int, r1: int, r2: int) -> tuple[float, float]:
-    if r1 == 0:
-        return 0.0, 0.0  # beside a distance that is not defined
-    draws = ANGLE_DISTANCES[metric](random_angles(d, r1, r2))
-    return float(draws.mean()), float(draws.var())
+    if side is not None:
+        meets = "rows, in the space of inputs" if of == "A" else "columns, in the space of outputs"
+        problems.append(
+            Problem(
+                f"side {side!r}", f"{of} alone is compared by its {meets}.", "Leave the side out."
+            )
+        )
+    if spectra:
+        problems.append(
+            Problem("spectra", f"are of whole updates, not of {of} alone.", "Leave them out.")
+        )
+    return problems
 
 
 def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Survey:
     check_vectors(vectors)
-    parameters, notes = select(vectors, plan.kinds, plan.last_layers)
-    groups: dict[str, _Contribution] = {}
+    weights, notes = pieces(vectors, plan.kinds, plan.last_layers)
+    if plan.request.of != "update":
+        weights = _adapted(plan, vectors, weights, notes)
+    groups: dict[str, Contribution] = {}
     problems: list[Problem] = []
-    metrics = plan.angle_metrics
 
-    def work(parameter: str) -> _Contribution | list[Problem]:
-        measured = measure(vectors, parameter, rank=plan.rank, angles=bool(metrics))
-        return measured if isinstance(measured, list) else _Contribution.of(measured, metrics)
+    def work(piece: Piece) -> Contribution | list[Problem]:
+        measured = measure(vectors, piece, plan.request)
+        if isinstance(measured, list):
+            return measured
+        return Contribution.of(measured, plan.metrics)
 
     with one_torch_thread(), ThreadPoolExecutor(cpu_count()) as pool:
-        for done, (parameter, found) in enumerate(
-            zip(parameters, pool.map(work, parameters), strict=True), 1
+        for done, (piece, found) in enumerate(
+            zip(weights, pool.map(work, weights), strict=True), 1
         ):
             if on_event is not None:
-                on_event("measuring", done, len(parameters))
+                on_event("measuring", done, len(weights))
             if isinstance(found, list):
                 problems += found
                 continue
-            name = _group_name(parameter, plan.by)
+            name = _group_name(piece, plan.by)
             groups[name] = groups[name].plus(found) if name in groups else found
     if problems:
-        raise AlliageError(problems)
-    notes += _notes_on_values(plan, vectors, parameters, groups)
-    data, null = _datasets(plan, [vector.name for vector in vectors], groups)
-    return Survey(data, null, tuple(notes))
+        raise AlliageError(list(dict.fromkeys(problems)))
+    names = [vector.name for vector in vectors]
+    data, null, spectra = datasets(plan.metrics, plan.by, names, groups)
+    data.attrs = {"by": plan.by, "side": plan.request.side, "of": plan.request.of}
+    notes += _notes_on_values(plan, vectors, weights, groups, spectra)
+    return Survey(data, null, tuple(notes), spectra)
 
 
-def _datasets(
-    plan: _Plan, names: Sequence[str], groups: Mapping[str, _Contribution]
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """Distances and their null; a value for each group of parameters."""
-    sums = Sums(*map(torch.stack, zip(*(group.sums for group in groups.values()), strict=True)))
-    values: dict[str, Tensor] = {}
-    null: dict[str, Tensor] = {}
-    for metric in plan.metrics:
-        if metric == "l2":
-            values[metric] = sums.l2()
-        elif metric == "cosine":
-            values[metric] = sums.cosine_distance()
-        else:
-            totals = torch.stack([group.totals[metric] for group in groups.values()], dim=1)
-            value, mean, variance, count = totals.unbind()
-            values[metric] = value / count
-            null |= {metric: mean / count, f"{metric}_sd": variance.sqrt() / count}
-    modules = list(groups)
-    layers = [layer_of(module) for module in modules]
-    kinds = [kind_of(module) if plan.by == "module" else "" for module in modules]
-    coordinates = {
-        "task": list(names),
-        "other": list(names),
-        "module": modules,
-        "layer": ("module", [-1 if layer is None else layer for layer in layers]),
-        "kind": ("module", kinds),
-    }
-    data, chance = (
-        xr.Dataset(
-            {
-                name: (("task", "other", "module"), table.movedim(0, -1).numpy())
-                for name, table in tables.items()
-            },
-            coordinates,
+def _adapted(
+    plan: _Plan, vectors: Sequence[Vector], weights: Sequence[Piece], notes: list[str]
+) -> list[Piece]:
+    """The weights that all vectors have as factors; others are left out and noted.
+
+    Raises:
+        UsageError: a vector has no factors, or ranks differ where elements are compared.
+    """
+    of = plan.request.of
+    kept = [piece for piece in weights if len(with_factors(vectors, piece)) == len(vectors)]
+    if not kept:
+        raise UsageError(
+            [
+                Problem(vector.name, f"has no factor {of}.", "Compare LoRA adapters, or updates.")
+                for vector in vectors
+                if not any(with_factors([vector], piece) for piece in weights)
+            ]
+            or Problem(f"of {of!r}", "no weight has factors in all models.")
         )
-        for tables in (values, null)
-    )
-    for metric in plan.metrics:
-        data[metric].attrs["long_name"] = METRICS[metric]
-    return data, chance
+    if len(kept) < len(weights):
+        notes.append(f"{len(weights) - len(kept)} parameters without factors were left out.")
+    if "sums" in plan.request.needs:
+        for piece in kept:
+            module = piece.parameter.removesuffix(".weight")
+            ranks = {vector.name: vector.rank(module) for vector in with_factors(vectors, piece)}
+            if len(set(ranks.values())) > 1:
+                told = ", ".join(f"{rank} in {name}" for name, rank in ranks.items())
+                raise UsageError(
+                    Problem(
+                        f"{module}: rank",
+                        f"is {told}: elements of {of} alone cannot be compared.",
+                        "Use metrics of angles, or compare updates.",
+                    )
+                )
+    return kept
 
 
 def _notes_on_values(
     plan: _Plan,
     vectors: Sequence[Vector],
-    parameters: Sequence[str],
-    groups: Mapping[str, _Contribution],
+    weights: Sequence[Piece],
+    groups: Mapping[str, Contribution],
+    spectra: xr.Dataset,
 ) -> list[str]:
-    notes = []
+    notes, needs = [], plan.request.needs
+    sums = plan.request.of == "update" or "sums" in needs
     for index, vector in enumerate(vectors):
         same = [name for name, group in groups.items() if group.sums.inner[index, index] == 0]
-        if same:
+        if sums and same:
+            what = "equals the base" if plan.request.of == "update" else "is zero"
             notes.append(
-                f"{vector.name} equals the base in {len(same)} of {len(groups)} {plan.by}s, where "
+                f"{vector.name} {what} in {len(same)} of {len(groups)} {plan.by}s, where "
                 f"cosine and angles are not defined: {some(same)}."
             )
-    if not plan.angle_metrics:
-        return notes
     dense = [
-        name
-        for name in parameters
-        if len(vectors[0].shapes[name]) > 1 and len(with_factors(vectors, name)) < len(vectors)
+        piece
+        for piece in weights
+        if is_matrix(vectors[0], piece) and len(with_factors(vectors, piece)) < len(vectors)
     ]
-    if dense:
-        notes.append(
-            f"In {len(dense)} dense matrices, angles are between the spans of the {plan.rank} "
-            "leading left singular vectors."
-        )
+    if dense and needs & {"angles", "cores", "decompositions"}:
+        notes.append(_note_on_directions(plan, len(dense), spectra))
     return notes
 
 
-def _group_name(parameter: str, by: str) -> str:
+def _note_on_directions(plan: _Plan, count: int, spectra: xr.Dataset) -> str:
+    request = plan.request
+    many = (
+        f"the {request.rank} leading {request.side} singular vectors"
+        if request.energy is None
+        else f"the leading {request.side} singular vectors that hold {request.energy:.4g} of ‖ΔW‖²"
+    )
+    text = f"In {count} dense matrices, angles are between the spans of {many}"
+    if "energy" in spectra:
+        shares, error = spectra["energy"], float(spectra["error"].max())
+        text += f"; they hold {float(shares.min()):.2g} to {float(shares.max()):.2g} of it"
+        if error > _EXACT:
+            text += f", each singular value known to {error:.1g} of the largest"
+    return f"{text}."
+
+
+def _group_name(piece: Piece, by: str) -> str:
     if by == "model":
         return "model"
     if by == "module":
-        return module_of(parameter)
-    layer = layer_of(parameter)
-    return "outside the layers" if layer is None else f"{stack(parameter)}.{layer}"
+        return piece.module
+    layer = layer_of(piece.parameter)
+    return "outside the layers" if layer is None else f"{stack(piece.parameter)}.{layer}"

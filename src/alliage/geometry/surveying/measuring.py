@@ -1,132 +1,284 @@
-"""One parameter of several task vectors, measured for all pairs."""
+"""One weight of several task vectors, measured for all pairs."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alliage.checkpoints.names import is_conv1d, kind_of, module_of
+from alliage.checkpoints.names import module_of
 from alliage.errors import Problem
-from alliage.geometry.low_rank import leading_left_space, low_rank_svd
+from alliage.geometry.alignment import Decomposition
+from alliage.geometry.angles import column_space
+from alliage.geometry.leading import leading_directions, spectral_norm
+from alliage.geometry.low_rank import low_rank_svd
+from alliage.geometry.signs import top_threshold
+from alliage.geometry.surveying.decomposed import Cores, Decomposed
+from alliage.geometry.surveying.metrics import Needs
 from alliage.geometry.surveying.pairs import (
-    Angles,
+    Counts,
     LowRankUpdate,
     Sums,
     dense_sums,
     low_rank_pairs,
     space_angles,
 )
-from alliage.vectors import LowRankVector, Vector
+from alliage.geometry.surveying.pieces import (
+    Piece,
+    factors,
+    is_matrix,
+    is_upright,
+    matrix,
+    row_blocks,
+    with_factors,
+)
+from alliage.vectors import Vector
 
-_BLOCK = 1 << 16  # elements of each model at a time: float64 rows of ten models fit a cache
+Side = Literal["left", "right"]
+Of = Literal["update", "A", "B"]
 
-# Linear and convolution layers among embeddings; the others are tables, one vector in each row.
-_PROJECTION = re.compile(r"(proj\w*|dense|conv)\.weight$")
+TOP = 0.2  # the density that TIES-merging recommends
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        needs: of the metrics asked for, and "spectra" for the models' own singular values.
+        rank: at most so many leading directions stand for a dense update.
+        energy: instead of a rank, the share of a dense update that its directions must hold.
+        side: whether angles are between images, "left", or between row spaces, "right".
+        of: "update", or "A" or "B" for one factor of LoRA alone.
+    """
+
+    needs: frozenset[Needs | Literal["spectra"]]
+    rank: int
+    energy: float | None = None
+    side: Side = "left"
+    of: Of = "update"
+
+
+class Spectra(NamedTuple):
+    """The singular values of n updates of one matrix.
+
+    Attributes:
+        S: of each, descending.
+        norms: ‖ΔW_i‖_F of the whole updates [n].
+        energies: the share of each update that the values hold [n]; 1 for factors.
+        errors: how far a value may be off, in shares of the largest [n].
+    """
+
+    S: list[Tensor]
+    norms: Tensor
+    energies: Tensor
+    errors: Tensor
 
 
 class Measured(NamedTuple):
-    """What one parameter contributes.
+    """What one weight contributes.
 
     Attributes:
         sums: over its elements.
-        angles: between the images of its updates; None for biases and norms, or if not asked for.
+        counts: of its elements, if needed.
+        found: what the other metrics need, by that; nothing of biases and norms.
+        spectra: of the models, if needed.
     """
 
     sums: Sums
-    angles: Angles | None
+    counts: Counts | None
+    found: Mapping[Needs, Any]
+    spectra: Spectra | None
 
 
-def measure(
-    vectors: Sequence[Vector], parameter: str, *, rank: int, angles: bool
-) -> Measured | list[Problem]:
-    """Measure a parameter that all vectors have.
+def measure(vectors: Sequence[Vector], piece: Piece, request: Request) -> Measured | list[Problem]:
+    """Measure a weight that all vectors have.
 
-    Low-rank updates are measured by their factors where all vectors have them. Else blocks of the
-    updates are streamed, and for angles one whole matrix is in memory at a time.
+    Low-rank updates are measured by their factors where all vectors have them; only counts of
+    elements look at their products, block by block. Else blocks of the updates are streamed, and
+    for directions one whole matrix is in memory at a time, for differences two.
 
     Args:
         vectors: n task vectors.
-        parameter: in `shapes` of each.
-        rank: at most this many leading directions stand for the image of a dense update.
-        angles: whether to measure them.
+        piece: in `shapes` of each.
+        request: what to measure.
 
     Returns:
         the measurements; or each file and tensor that holds NaN or infinity.
     """
-    factored = with_factors(vectors, parameter)
-    if len(factored) == len(vectors):
-        module = module_of(parameter)
-        updates = [LowRankUpdate(*vector.factors(module)) for vector in factored]
-        flaws = [
-            Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
-            for vector, update in zip(factored, updates, strict=True)
-            for side, factor in enumerate(update[:2])
-            if not _finite(factor)
-            for spec in [vector.stored(module)[side]]
-        ]
-        return flaws or Measured(*low_rank_pairs(updates, angles=angles))
-    sums = _stream_sums(vectors, parameter)
+    if request.of != "update":
+        return _one_factor(vectors, piece, request)
+    if len(with_factors(vectors, piece)) == len(vectors):
+        return _factored(vectors, piece, request)
+    sums, numel = Sums.zeros(len(vectors)), 0
+    for block in row_blocks(vectors, piece):
+        deltas = block.deltas.flatten(1)
+        sums = sums.plus(dense_sums(deltas))
+        numel += deltas.shape[1]
     if not sums.inner.diagonal().isfinite().all():
-        return _flaws(vectors, parameter)
-    if not angles or len(vectors[0].shapes[parameter]) < 2:
-        return Measured(sums, None)
-    return Measured(sums, space_angles([_image(vector, parameter, rank) for vector in vectors]))
+        return _flaws(vectors, piece)
+    sums = sums.of_whole(numel)
+    counts = _counted(vectors, piece) if "counts" in request.needs else None
+    if not is_matrix(vectors[0], piece):
+        return Measured(sums, counts, {}, None)
+    return Measured(sums, counts, *_dense(vectors, piece, request, sums))
 
 
-def with_factors(vectors: Sequence[Vector], parameter: str) -> list[LowRankVector]:
-    """Those of some vectors that have the parameter's update as factors."""
-    return [
-        vector
-        for vector in vectors
-        if isinstance(vector, LowRankVector)
-        and parameter.endswith(".weight")
-        and module_of(parameter) in vector.modules
-    ]
+def _factored(
+    vectors: Sequence[Vector], piece: Piece, request: Request
+) -> Measured | list[Problem]:
+    updates = [factors(vector, piece) for vector in with_factors(vectors, piece)]
+    if flaws := _factor_flaws(vectors, piece, updates):
+        return flaws
+    needs, found = request.needs, dict[Needs, Any]()
+    right = request.side == "right"
+    sided = [LowRankUpdate(u.A.mT, u.B.mT, u.scale) for u in updates] if right else updates
+    sums, angles = low_rank_pairs(sided, angles="angles" in needs)
+    if angles is not None:
+        found["angles"] = angles
+    counts = _counted(vectors, piece) if "counts" in needs else None
+    if not needs & {"cores", "decompositions", "differences", "spectra"}:
+        return Measured(sums, counts, found, None)
+    parts = tuple(Decomposition(*low_rank_svd(*update)) for update in updates)
+    decomposed = Decomposed(parts, (len(updates[0].B), updates[0].A.shape[1]))
+    norms = torch.stack([torch.linalg.norm(part.S) for part in parts])
+    if "cores" in needs:
+        found["cores"] = decomposed.cores(norms)
+    if "decompositions" in needs:
+        found["decompositions"] = decomposed
+    if "differences" in needs:
+        found["differences"] = decomposed.spectral_distances()
+    whole = torch.ones(len(parts), dtype=torch.float64)
+    return Measured(
+        sums, counts, found, Spectra([part.S for part in parts], norms, whole, 0 * whole)
+    )
 
 
-def _stream_sums(vectors: Sequence[Vector], parameter: str) -> Sums:
-    numel = math.prod(vectors[0].shapes[parameter])
-    bases = {id(vector.base): vector.base for vector in vectors}
-    base = next(iter(bases.values())) if len(bases) == 1 else None
-    total = Sums.zeros(len(vectors))
-    for start in range(0, numel, _BLOCK):
-        stop = min(start + _BLOCK, numel)
-        shared = base.read(parameter, start, stop).float() if base is not None else None
-        deltas = [vector.block(parameter, start, stop, shared) for vector in vectors]
-        total = total.plus(dense_sums(torch.stack(deltas)))
-    return total
-
-
-def _image(vector: Vector, parameter: str, rank: int) -> Tensor:
-    """An orthonormal basis [d_out, k] of what the update maps to."""
-    if with_factors([vector], parameter):
-        assert isinstance(vector, LowRankVector)
-        return low_rank_svd(*vector.factors(module_of(parameter)))[0][:, :rank]
-    delta = vector.delta(parameter)
-    config = vector.base.config if vector.base is not None else None
-    if kind_of(parameter) == "embedding" and not _PROJECTION.search(parameter):
-        matrix = delta.flatten(0, -2).mT
-    elif is_conv1d((config or {}).get("model_type"), parameter):
-        matrix = delta.mT
-    else:
-        matrix = delta.flatten(1)
-    return leading_left_space(matrix, rank)
-
-
-def _flaws(vectors: Sequence[Vector], parameter: str) -> list[Problem]:
-    """The base's tensor where that is to blame, else those of the vectors."""
-    what = "holds NaN or infinity."
+def _dense(
+    vectors: Sequence[Vector], piece: Piece, request: Request, sums: Sums
+) -> tuple[dict[Needs, Any], Spectra | None]:
+    needs, found = request.needs, dict[Needs, Any]()
+    if "differences" in needs:
+        found["differences"] = _differences(vectors, piece)
+    if not needs & {"angles", "cores", "decompositions", "spectra"}:
+        return found, None
+    parts, energies, errors = [], [], []
     for vector in vectors:
-        if vector.base is not None and not _finite(vector.base.read(parameter)):
-            return [Problem(f"{vector.base.specs()[parameter].file}: {parameter}", what)]
-    sources = [
-        vector.source(parameter) for vector in vectors if not _finite(vector.delta(parameter))
+        part, energy, error = _leading(vector, piece, request)
+        parts.append(part)
+        energies.append(energy)
+        errors.append(error)
+    if "angles" in needs:
+        left = request.side == "left"
+        found["angles"] = space_angles([part.U if left else part.V for part in parts])
+    decomposed = Decomposed(tuple(parts), (len(parts[0].U), len(parts[0].V)))
+    norms = sums.inner.diagonal().sqrt()
+    if "decompositions" in needs:
+        found["decompositions"] = decomposed
+    if "cores" in needs:
+        found["cores"] = _whole_cores(vectors, piece, decomposed, norms)
+    exact = [torch.tensor(values, dtype=torch.float64) for values in (energies, errors)]
+    return found, Spectra([part.S for part in parts], norms, *exact)
+
+
+def _leading(vector: Vector, piece: Piece, request: Request) -> tuple[Decomposition, float, float]:
+    """An update's leading directions, the share that they hold, and how exact they are."""
+    if with_factors([vector], piece):
+        U, S, V = low_rank_svd(*factors(with_factors([vector], piece)[0], piece))
+        kept = S[: request.rank] if request.energy is None else S
+        share = float(kept.square().sum() / S.square().sum())
+        k = len(kept)
+        return Decomposition(U[:, :k], kept, V[:, :k]), share, 0.0
+    rank = request.rank if request.energy is None else None
+    U, S, V, energy, error = leading_directions(matrix(vector, piece), rank, request.energy)
+    return Decomposition(U, S, V), energy, error
+
+
+def _whole_cores(
+    vectors: Sequence[Vector], piece: Piece, decomposed: Decomposed, norms: Tensor
+) -> Cores:
+    """What all of each update is in the leading directions of each other one."""
+    (S, ranks), n = decomposed.spectra(), len(vectors)
+    k = S.shape[1]
+    U, V = (
+        torch.stack([torch.nn.functional.pad(side, (0, k - side.shape[1])) for side in sides])
+        for sides in zip(*((part.U, part.V) for part in decomposed.parts), strict=True)
+    )
+    upright = is_upright(vectors[0], piece)
+    rows, columns = (U, V) if upright else (V, U)
+    right = columns.movedim(0, 1).flatten(1)  # [columns, n·k]
+    values = torch.zeros(n, n, k, k, dtype=torch.float64)
+    for block in row_blocks(vectors, piece):
+        own = rows[:, block.start : block.stop]
+        for i, delta in enumerate(block.deltas):
+            image = (delta.double() @ right).reshape(-1, n, k).movedim(1, 0)
+            values[i] += own.mT @ image
+    return Cores(values if upright else values.mT, S, ranks, norms, len(U[0]) * len(V[0]))
+
+
+def _differences(vectors: Sequence[Vector], piece: Piece) -> Tensor:
+    """‖ΔW_i − ΔW_j‖₂ [n, n], two matrices at a time."""
+    n = len(vectors)
+    found = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n - 1):
+        first = matrix(vectors[i], piece)
+        for j in range(i + 1, n):
+            found[i, j] = found[j, i] = spectral_norm(first - matrix(vectors[j], piece))
+    return found
+
+
+def _counted(vectors: Sequence[Vector], piece: Piece) -> Counts:
+    thresholds = torch.tensor([top_threshold(matrix(vector, piece), TOP) for vector in vectors])
+    counts, numel = Counts.zeros(len(vectors)), 0
+    for block in row_blocks(vectors, piece):
+        deltas = block.deltas.flatten(1)
+        counts = counts.plus(Counts.of(deltas, thresholds))
+        numel += deltas.shape[1]
+    return counts.of_whole(numel)
+
+
+def _one_factor(
+    vectors: Sequence[Vector], piece: Piece, request: Request
+) -> Measured | list[Problem]:
+    """A or B alone, without its scale; angles are between the spaces in which they meet."""
+    updates = [factors(vector, piece) for vector in with_factors(vectors, piece)]
+    if flaws := _factor_flaws(vectors, piece, updates):
+        return flaws
+    sides = [update.A.mT if request.of == "A" else update.B for update in updates]
+    sums = Sums.zeros(len(sides))
+    if "sums" in request.needs:  # and so the ranks are equal
+        sums = dense_sums(torch.stack([side.flatten() for side in sides]))
+        sums = sums.of_whole(sides[0].numel())
+    if "angles" not in request.needs:
+        return Measured(sums, None, {}, None)
+    spaces = [column_space(side) for side in sides]
+    angles = space_angles([basis[:, :rank] for basis, rank in spaces])
+    return Measured(sums, None, {"angles": angles}, None)
+
+
+def _factor_flaws(
+    vectors: Sequence[Vector], piece: Piece, updates: Sequence[LowRankUpdate]
+) -> list[Problem]:
+    module = module_of(piece.parameter)
+    return [
+        Problem(f"{spec.file}: {spec.name}", "holds NaN or infinity.")
+        for vector, update in zip(with_factors(vectors, piece), updates, strict=True)
+        for side, factor in enumerate(update[:2])
+        if not _finite(factor)
+        for spec in [vector.stored(module)[side]]
     ]
+
+
+def _flaws(vectors: Sequence[Vector], piece: Piece) -> list[Problem]:
+    """The base's tensor where that is to blame, else those of the vectors."""
+    what, name = "holds NaN or infinity.", piece.parameter
+    for vector in vectors:
+        if vector.base is not None and not _finite(vector.base.read(name)):
+            return [Problem(f"{vector.base.specs()[name].file}: {name}", what)]
+    sources = [vector.source(name) for vector in vectors if not _finite(vector.delta(name))]
     return [Problem(f"{source.file}: {source.name}", what) for source in sources]
 
 

@@ -41,19 +41,27 @@ class Sums(NamedTuple):
     Attributes:
         squared: ‖ΔW_i − ΔW_j‖²_F, float64 [..., n, n].
         inner: ⟨ΔW_i, ΔW_j⟩, float64 [..., n, n].
+        spread: ‖ΔW_i‖²‖ΔW_j‖² / N over whole weights of N elements, [..., n, n]: the mean square
+            of `inner` if directions were random.
     """
 
     squared: Tensor
     inner: Tensor
+    spread: Tensor
 
     @classmethod
     def zeros(cls, n: int) -> Sums:
         """Of no weight."""
-        return cls(*torch.zeros(2, n, n, dtype=torch.float64))
+        return cls(*torch.zeros(3, n, n, dtype=torch.float64))
 
     def plus(self, other: Sums) -> Sums:
         """Of both sets of weights."""
-        return Sums(self.squared + other.squared, self.inner + other.inner)
+        return Sums(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def of_whole(self, numel: int) -> Sums:
+        """The same with `spread`: of one weight with all its elements."""
+        energy = self.inner.diagonal()
+        return self._replace(spread=energy[:, None] * energy / numel)
 
     def l2(self) -> Tensor:
         """‖ΔW_i − ΔW_j‖_F, float64 [..., n, n]."""
@@ -65,6 +73,65 @@ class Sums(NamedTuple):
         cosine = self.inner / (energy * energy.mT).sqrt()
         distance = (1 - cosine).clamp(0, 2)
         return distance.masked_fill((self.squared == 0) & (energy > 0), 0.0)
+
+
+class Counts(NamedTuple):
+    """How many elements n updates have in common; those of several weights add up.
+
+    Attributes:
+        equal: elements with equal signs, float64 [..., n, n].
+        both: elements that neither leaves at zero.
+        top_both: elements among the largest of both.
+        top_either: elements among the largest of one or both.
+        top_chance: what `top_both` were if the largest lay at random, t_i·t_j/N.
+    """
+
+    equal: Tensor
+    both: Tensor
+    top_both: Tensor
+    top_either: Tensor
+    top_chance: Tensor
+
+    @classmethod
+    def zeros(cls, n: int) -> Counts:
+        """Of no weight."""
+        return cls(*torch.zeros(5, n, n, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, deltas: Tensor, thresholds: Tensor) -> Counts:
+        """Of updates or a block of them, without `top_chance`.
+
+        Args:
+            deltas: [n, m], m below 2²⁴.
+            thresholds: [n], the least magnitudes of the largest elements.
+        """
+        # Counts below 2²⁴ are exact in float32.
+        more, less = (deltas > 0).float(), (deltas < 0).float()
+        top = (deltas.abs() >= thresholds[:, None]).float()
+        equal, top_both = more @ more.T + less @ less.T, top @ top.T
+        changed, size = more + less, top_both.diagonal()
+        either = size[:, None] + size - top_both
+        counts = (equal, changed @ changed.T, top_both, either, torch.zeros_like(equal))
+        return cls(*(count.double() for count in counts))
+
+    def plus(self, other: Counts) -> Counts:
+        """Of both sets of weights."""
+        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def of_whole(self, numel: int) -> Counts:
+        """The same with `top_chance`: of one weight with all its elements."""
+        size = self.top_both.diagonal()
+        return self._replace(top_chance=size[:, None] * size / numel)
+
+    def agreement(self) -> Tensor:
+        """`signs.sign_agreement` [..., n, n]; NaN where no element is changed by both."""
+        return self.equal / self.both
+
+    def overlap(self) -> Tensor:
+        """`signs.top_overlap` [..., n, n]; NaN where an update is zero."""
+        size = self.top_both.diagonal(dim1=-2, dim2=-1)
+        zero = size[..., None] * size[..., None, :] == 0
+        return (self.top_both / self.top_either).masked_fill(zero, math.nan)
 
 
 class Angles(NamedTuple):
@@ -93,7 +160,7 @@ def dense_sums(deltas: Tensor) -> Sums:
     n = len(exact)
     squared = exact.new_zeros(n, n)
     squared[*torch.triu_indices(n, n, 1)] = torch.pdist(exact).square()
-    return Sums(squared + squared.T, exact @ exact.T)
+    return Sums(squared + squared.T, exact @ exact.T, exact.new_zeros(n, n))
 
 
 def space_angles(bases: Sequence[Tensor]) -> Angles:
@@ -178,7 +245,9 @@ def _low_rank_sums(updates: Sequence[LowRankUpdate], products: Tensor) -> Sums:
         found = low_rank_distances(first.B, first.A, second.B, second.A, first.scale, second.scale)
         value = 0.0 if _equal(first, second) else found.frobenius**2
         squared[i, j] = squared[j, i] = value
-    return Sums(squared, inner)
+    return Sums(squared, inner, torch.zeros_like(inner)).of_whole(
+        len(updates[0].B) * updates[0].A.shape[1]
+    )
 
 
 def _angles_from_gram(gram_B: Tensor, gram_A: Tensor, ranks: Tensor) -> Tensor | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from alliage.checkpoints.names import KINDS, kind_of, layer_of, parse_kinds
 from alliage.errors import Problem, UsageError, nearest
+from alliage.geometry.surveying.fused import PARTS, fused_outputs
+from alliage.geometry.surveying.pieces import Piece, is_upright
 from alliage.vectors import Vector
 
 
@@ -126,6 +128,54 @@ def select(
                 )
             )
     return sorted(chosen, key=_natural), notes
+
+
+def pieces(
+    vectors: Sequence[Vector], kinds: Sequence[str], last_layers: int | None
+) -> tuple[list[Piece], list[str]]:
+    """What `select` finds; of fused projections only the queries, keys or values asked for.
+
+    Args:
+        vectors: one or more.
+        kinds: as in `select`; "qkv" takes fused projections whole.
+        last_layers: as in `select`.
+
+    Raises:
+        UsageError: nothing is left, or it is not known which outputs are the queries.
+    """
+    everywhere = set.intersection(*(set(vector.shapes) for vector in vectors))
+    found = {kind_of(name) for name in everywhere}
+    parts = [kind for kind in kinds if kind in PARTS]
+    if not parts or "qkv" not in found or "qkv" in kinds:
+        names, notes = select(vectors, kinds, last_layers)
+        return [Piece(name) for name in names], notes
+    sought = [kind for kind in kinds if kind not in parts or kind in found] + ["qkv"]
+    names, notes = select(vectors, sought, last_layers)
+    chosen: list[Piece] = []
+    problems = []
+    base = vectors[0].base
+    config = base.config if base is not None else None
+    for name in names:
+        if kind_of(name) != "qkv":
+            chosen.append(Piece(name))
+            continue
+        shape = vectors[0].shapes[name]
+        outputs = shape[0] if is_upright(vectors[0], Piece(name)) else shape[-1]
+        order = fused_outputs(config, name, outputs)
+        if order is None:
+            problems.append(
+                Problem(
+                    name,
+                    "holds queries, keys and values in one matrix, in an order that is not known "
+                    f"for models of type {(config or {}).get('model_type')!r}.",
+                    "Name the kind qkv to compare it whole.",
+                )
+            )
+        else:
+            chosen += [Piece(name, part, tuple(order[part])) for part in PARTS if part in parts]
+    if problems:
+        raise UsageError(problems)
+    return chosen, notes
 
 
 def stack(name: str) -> str:

@@ -1,0 +1,152 @@
+"""The leading singular directions of a dense update, exact where that is not too dear."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.linalg import eigh
+from torch import Tensor
+
+from alliage.geometry.angles import numerical_rank
+from alliage.geometry.truncation import squared_norm, truncate_to_energy, truncate_to_rank
+
+# Up to this smaller side all directions are looked at: 1024 by 4096 takes a second on one core.
+EXACT_SIDE = 1024
+_COLUMNS = 4096  # of a dense matrix in float64 at a time
+_STEPS = 64  # of Lanczos
+
+
+class Leading(NamedTuple):
+    """U·diag(S)·Vᵀ, the part of a matrix M [m, n] in its leading singular directions.
+
+    Attributes:
+        U: [m, k], float64, orthonormal.
+        S: [k], descending.
+        V: [n, k], float64, orthonormal.
+        energy: the share ‖S‖² / ‖M‖² of M that they hold, in [0, 1]; what is left out is exactly
+            the rest. NaN for zero.
+        error: ‖M·V − U·diag(S)‖_F / S₁. Within error·S₁ of each Sᵢ lies a singular value of M
+            (Weyl); at 1e-12 and below the directions are exact.
+    """
+
+    U: Tensor
+    S: Tensor
+    V: Tensor
+    energy: float
+    error: float
+
+
+def leading_directions(
+    matrix: Tensor, rank: int | None = None, energy: float | None = None, *, seed: int = 0
+) -> Leading:
+    """The `rank` leading directions, or as many as hold a share of the energy.
+
+    With a rank, from the eigenvectors of the smaller Gram matrix in float64, which resolves what a
+    float32 update holds; where the smaller side exceeds `EXACT_SIDE`, and for a share of energy,
+    the directions are drawn as `truncation` does it. Where S_k and S_{k+1} are close, the space is
+    sensitive to small changes of M. A square update of full rank spans everything.
+
+    Args:
+        matrix: M [m, n], float32.
+        rank: at most this many directions, 1 or more.
+        energy: the least share, in (0, 1]; instead of a rank.
+        seed: of directions that are drawn.
+
+    Returns:
+        k ≤ rank directions; those with S ≤ max(m, n)·eps·S₁, eps that of float32, are left out.
+    """
+    if energy is not None:
+        U, S, V = truncate_to_energy(matrix, energy, seed=seed)
+    elif rank is None:
+        raise ValueError("expected a rank or a share of energy, got neither")
+    elif min(matrix.shape) > EXACT_SIDE:
+        U, S, V = truncate_to_rank(matrix, rank, seed=seed)
+    else:
+        U, S, V = _exact(matrix, rank)
+    kept = int(numerical_rank(S, max(matrix.shape), eps=torch.finfo(torch.float32).eps))
+    U, S, V = U[:, :kept], S[:kept], V[:, :kept]
+    if not kept:
+        return Leading(U, S, V, torch.nan, 0.0)
+    share = float(S.square().sum()) / squared_norm(matrix)
+    left, right = _times(matrix, V) - U * S, _times(matrix.mT, U) - V * S
+    error = max(float(torch.linalg.norm(left)), float(torch.linalg.norm(right))) / float(S[0])
+    return Leading(U, S, V, min(share, 1.0), error)
+
+
+def spectral_norm(matrix: Tensor, *, seed: int = 0) -> float:
+    """‖M‖₂, the largest singular value of a dense matrix.
+
+    Up to a smaller side of `EXACT_SIDE` from its Gram matrix in float64; beyond it by 64 steps of
+    Lanczos' method on MᵀM, reorthogonalised, from a random start. That is never too large, and too
+    small by more than a share e with a chance below 1.648·√n·exp(−127·√(2e)) (Kuczyński &
+    Woźniakowski 1992, doi:10.1137/0613066): for n = 10⁴ by more than 2 % in two of 10⁹ cases,
+    whatever the matrix.
+
+    Args:
+        matrix: M [m, n], float32.
+        seed: of the start.
+    """
+    if 0 in matrix.shape:
+        return 0.0
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    if len(rows) <= EXACT_SIDE:
+        return float(_top(_gram(rows), 1)[0].clamp(min=0).sqrt())
+    return _lanczos(rows, seed)
+
+
+def _exact(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    if matrix.shape[0] > matrix.shape[1]:
+        U, S, V = _exact(matrix.mT, rank)
+        return V, S, U
+    values, U = _leading_eigenvectors(_gram(matrix), rank)
+    S = values.clamp(min=0).sqrt()
+    U = U[:, S > 0]
+    S = S[S > 0]
+    Q, R = torch.linalg.qr(_times(matrix.mT, U) / S)
+    return U, S, Q * R.diagonal().sign()
+
+
+def _leading_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    size = len(gram)
+    values, vectors = eigh(gram.numpy(), subset_by_index=[max(size - count, 0), size - 1])
+    return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
+
+
+def _top(gram: Tensor, count: int) -> Tensor:
+    size = len(gram)
+    found = eigh(gram.numpy(), subset_by_index=[max(size - count, 0), size - 1], eigvals_only=True)
+    return torch.from_numpy(found).flip(0)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """M·Mᵀ in float64."""
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in torch.split(rows, _COLUMNS, dim=1):
+        exact = part.double()
+        gram.addmm_(exact, exact.mT)
+    return gram
+
+
+def _times(matrix: Tensor, columns: Tensor) -> Tensor:
+    """M·X in float64, a few rows of M at a time."""
+    step = max(_COLUMNS * EXACT_SIDE // max(matrix.shape[1], 1), 1)
+    return torch.cat([part.double() @ columns for part in torch.split(matrix, step)])
+
+
+def _lanczos(rows: Tensor, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(len(rows), generator=generator, dtype=torch.float64)
+    basis = torch.empty(len(rows), 0, dtype=torch.float64)
+    image: list[Tensor] = []
+    for _ in range(min(_STEPS, len(rows))):
+        vector = vector - basis @ (basis.mT @ vector)
+        vector = vector - basis @ (basis.mT @ vector)
+        length = torch.linalg.norm(vector)
+        if not length > 0:
+            break
+        basis = torch.cat([basis, (vector / length)[:, None]], dim=1)
+        image.append(rows.mT @ basis[:, -1].float())
+        vector = (rows @ image[-1]).double()
+    # The largest singular value of M on the Krylov space, from its image.
+    return float(torch.linalg.svdvals(torch.stack(image, dim=1).double())[0])
