@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "open": "alliage.checkpoints",
     "compare": "alliage.geometry",
+    "interference": "alliage.geometry.interference.interfering",
     "merge": "alliage.merging",
     "apply": "alliage.merging.applying",
     "signs": "alliage.merging.signs",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from alliage.evaluation import calibrate as calibrate
     from alliage.evaluation import evaluate as evaluate
     from alliage.geometry import compare as compare
+    from alliage.geometry.interference.interfering import interference as interference
     from alliage.merging import merge as merge
     from alliage.merging.applying import apply as apply
     from alliage.merging.signs import signs as signs
@@ -47,6 +49,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extract",
+    "interference",
     "merge",
     "open",
     "prune",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from alliage.geometry.distances import ye_lim as ye_lim
     from alliage.geometry.inclusion import core_energy as core_energy
     from alliage.geometry.inclusion import explained_energy as explained_energy
+    from alliage.geometry.interference.interfering import count_interference as count_interference
+    from alliage.geometry.interference.result import Interference as Interference
     from alliage.geometry.intervals import mean_interval as mean_interval
     from alliage.geometry.low_rank import low_rank_distances as low_rank_distances
     from alliage.geometry.low_rank import low_rank_svd as low_rank_svd
@@ -57,6 +59,8 @@ _HOMES = {
         "projection_two", "ye_lim",
     ),
     "inclusion": ("core_energy", "explained_energy"),
+    "interference.interfering": ("count_interference",),
+    "interference.result": ("Interference",),
     "intervals": ("mean_interval",),
     "low_rank": ("low_rank_distances", "low_rank_svd", "spectral_projection"),
     "mapping.maps": ("classical_mds", "principal_components"),

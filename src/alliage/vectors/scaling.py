@@ -104,3 +104,38 @@ class ScalingVector(Vector):
         places = torch.arange(start, stop)
         channel = places % columns if along_columns else places // columns
         return offsets[channel].mul_(base)
+
+
+class ScaleOffsets(Vector):
+    """l − 1 itself, one entry for each learned scale, as arXiv:2306.01708 takes (IA)3's vectors.
+
+    Its parameters are the adapted modules' weights, each with as many entries as it has scales.
+    """
+
+    def __init__(self, vector: ScalingVector) -> None:
+        """Look at a vector's scales instead of what they do to the weights."""
+        self.name = vector.name
+        self.base = vector.base
+        self.checkpoints = vector.checkpoints
+        self.heads = vector.heads
+        self._vector = vector
+        self.shapes = {
+            f"{module}.weight": (max(vector.source(f"{module}.weight").shape),)
+            for module in vector.modules
+        }
+
+    def source(self, parameter: str) -> TensorSpec:
+        """Where the scales lie."""
+        check_parameter(self, parameter)
+        return self._vector.source(parameter)
+
+    def block(
+        self,
+        parameter: str,
+        start: int,
+        stop: int,
+        base: torch.Tensor | None = None,  # noqa: ARG002
+    ) -> torch.Tensor:
+        """Elements [start, stop) of l − 1, float32."""
+        check_parameter(self, parameter)
+        return self._vector.scales(parameter.removesuffix(".weight"))[start:stop].sub(1)

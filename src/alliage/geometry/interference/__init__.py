@@ -1,0 +1,1 @@
+"""Interference: signs that conflict, parameters that are redundant, what several models keep."""

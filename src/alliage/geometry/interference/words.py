@@ -1,0 +1,161 @@
+"""Interference in words and small tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alliage.geometry.interference.steps import STEPS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from alliage.geometry.interference.result import Interference
+
+
+class Table(NamedTuple):
+    """A small table; cells are text, numbers, or None for what is not defined."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def tables(found: Interference) -> list[Table]:
+    """By the share kept, by the number of models, by kind of module, by pair, magnitudes."""
+    shares = found.conflicts().isel(group=0)
+    numbers = found.by_number()
+    kinds = found.conflicts("kind").sel(top_k=found.top_k)
+    pairs = found.pairs().isel(group=0).sel(top_k=found.top_k)
+    sizes = found.magnitudes()["magnitude"]
+    top = f"top {found.top_k:.0%}"
+    return [
+        Table(
+            f"Sign conflicts of all {len(found.names)} models by the share kept",
+            ("top-k", "of shared", "of all", "random signs"),
+            _lines(shares, "top_k", ("conflict", "conflict_of_all", "random"), _percent),
+        ),
+        Table(
+            f"Sign conflicts by the number of models, {top}",
+            ("models", "of shared", "of all", "random signs", "subsets"),
+            _lines(numbers, "number", ("conflict", "conflict_of_all", "random", "subsets"), str),
+        ),
+        Table(
+            f"Sign conflicts by kind of module, {top}",
+            ("kind", "of shared", "of all", "random signs"),
+            _lines(kinds, "group", ("conflict", "conflict_of_all", "random"), str),
+        ),
+        Table(
+            f"Pairs, {top}: sign conflict, and overlap of what they keep",
+            ("first", "second", "conflict", "overlap", "random places"),
+            [
+                (
+                    found.names[i],
+                    found.names[j],
+                    *(
+                        _cell(float(pairs[name][i, j]))
+                        for name in ("conflict", "overlap", "random_overlap")
+                    ),
+                )
+                for i, j in itertools.combinations(range(len(found.names)), 2)
+            ],
+        ),
+        Table(
+            f"Mean magnitude of merged parameters, {top}",
+            ("after", *sizes["influence"].values.tolist()),
+            [
+                (STEPS[step], *(_cell(value, 4) for value in sizes.sel(step=step).values.tolist()))
+                for step in STEPS
+            ],
+        ),
+    ]
+
+
+def findings(found: Interference) -> list[str]:
+    """What stands out, a sentence each."""
+    top = f"top {found.top_k:.0%}"
+    count = len(found.names)
+    at = found.conflicts().isel(group=0).sel(top_k=found.top_k)
+    conflict, of_all, random = (float(at[n]) for n in ("conflict", "conflict_of_all", "random"))
+    if math.isnan(conflict):
+        return [f"No two models keep a common parameter ({top}): no signs can conflict."]
+    which = "both" if count == 2 else "two or more"
+    lines = [
+        f"Signs conflict in {conflict:.1%} of the parameters that {which} models keep ({top}), "
+        f"{of_all:.1%} of all; random signs would in {random:.1%}."
+    ]
+    shares = found.conflicts().isel(group=0)["conflict_of_all"]
+    low, high = shares.values[0], shares.values[-1]
+    lines.append(
+        f"By the share kept: {low:.1%} of all parameters at {_percent(shares['top_k'].values[0])}, "
+        f"{high:.1%} at {_percent(shares['top_k'].values[-1])}."
+    )
+    if count > 2:
+        numbers = found.by_number()["conflict_of_all"]
+        lines.append(
+            f"By the number of models: {float(numbers.sel(number=2)):.1%} of all parameters with "
+            f"2, {float(numbers.sel(number=count)):.1%} with {count}."
+        )
+        lines.append(_pair_finding(found))
+    none, one, *more = found.influence().isel(group=0).sel(top_k=found.top_k).values.tolist()
+    lines.append(
+        f"{none:.1%} of the parameters are redundant, {one:.1%} matter to one model, "
+        f"{sum(more):.1%} to several."
+    )
+    kinds = found.conflicts("kind").sel(top_k=found.top_k)["conflict"].dropna("group")
+    if kinds.sizes["group"] > 1:
+        ordered = kinds.sortby(kinds)
+        least, most = ordered[0], ordered[-1]
+        lines.append(
+            f"Most conflicts by kind of module: {most['group'].item()} ({float(most):.1%}); "
+            f"fewest: {least['group'].item()} ({float(least):.1%})."
+        )
+    return [*lines, *_shrinkage(found)]
+
+
+def _pair_finding(found: Interference) -> str:
+    pairs = found.pairs().isel(group=0).sel(top_k=found.top_k)
+    values = {
+        (i, j): float(pairs["conflict"][i, j])
+        for i, j in itertools.combinations(range(len(found.names)), 2)
+    }
+    defined = sorted((value, pair) for pair, value in values.items() if not math.isnan(value))
+    (least, near), (most, far) = defined[0], defined[-1]
+    named = [" – ".join(found.names[i] for i in pair) for pair in (far, near)]
+    return f"Pairs: most conflicts {named[0]} ({most:.1%}), fewest {named[1]} ({least:.1%})."
+
+
+def _shrinkage(found: Interference) -> list[str]:
+    """How much smaller plain means are than TIES leaves the same parameters."""
+    sizes = found.magnitudes()["magnitude"]
+    mean, ties = sizes.sel(step="mean").values, sizes.sel(step="ties").values
+    parts = [
+        f"{mean[place] / ties[place]:.2f} {where}"
+        for place, where in ((1, "where one model matters"), (2, "where several do"))
+        if ties[place] > 0
+    ]
+    if not parts:
+        return []
+    return [f"A plain mean has, of the magnitude that TIES leaves, {', '.join(parts)}."]
+
+
+def _lines(
+    shares: xr.Dataset, axis: str, names: Sequence[str], label: Any
+) -> list[tuple[Any, ...]]:
+    return [
+        (
+            _percent(value) if label is _percent else str(value),
+            *(_cell(float(shares[name].values[place])) for name in names),
+        )
+        for place, value in enumerate(shares[axis].values.tolist())
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if abs(share * 100 - round(share * 100)) < 1e-9 else f"{share:.4g}"
+
+
+def _cell(value: float, digits: int = 4) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.{digits}g}")
