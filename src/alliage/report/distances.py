@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.cluster import hierarchy
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
 
+from alliage.geometry.mapping.clustering import average_linkage, medoids
 from alliage.report.words import several
 
 if TYPE_CHECKING:
@@ -135,16 +134,8 @@ def _matrix(group: Group, modules: str, rows: pd.DataFrame) -> Matrix:
 
 
 def dendrogram(matrix: Matrix) -> np.ndarray:
-    """Average linkage (UPGMA) with leaves ordered so that neighbours are near.
-
-    Args:
-        matrix: complete, of two models or more.
-
-    Returns:
-        scipy's linkage matrix [n − 1, 4].
-    """
-    condensed = squareform(matrix.values, checks=False)
-    return np.asarray(hierarchy.linkage(condensed, method="average", optimal_ordering=True))
+    """Average linkage of a complete matrix of two models or more, as scipy's [n − 1, 4]."""
+    return average_linkage(matrix.values)
 
 
 def representatives(matrix: Matrix, limit: int) -> Matrix:
@@ -156,14 +147,7 @@ def representatives(matrix: Matrix, limit: int) -> Matrix:
         return matrix
     if not matrix.complete:
         return matrix.select(range(limit))
-    tree = hierarchy.linkage(squareform(matrix.values, checks=False), method="average")
-    cluster = hierarchy.fcluster(tree, limit, criterion="maxclust")
-    medoids = []
-    for label in np.unique(cluster):
-        members = np.flatnonzero(cluster == label)
-        inside = matrix.values[np.ix_(members, members)].sum(axis=1)
-        medoids.append(int(members[int(np.argmin(inside))]))
-    return matrix.select(sorted(medoids))
+    return matrix.select(medoids(matrix.values, limit))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from alliage.geometry.mapping.maps import (
 Array = npt.NDArray[np.float64]
 
 _STARTS = 6  # random ones, beside classical scaling and principal components
-_STEPS = 1000
-_TOLERANCE = 1e-7  # of stress, between ten steps
+# Steps, and what part of the squared stress ten of them must take off for more to follow.
+_TRIAL, _POLISH = (150, 1e-2), (1000, 1e-4)
 
 
 def nonmetric_mds(distances: npt.ArrayLike, axes: int = 2, *, seed: int = 0) -> Embedding:
@@ -51,11 +51,12 @@ def nonmetric_mds(distances: npt.ArrayLike, axes: int = 2, *, seed: int = 0) -> 
     starts += [random.standard_normal((n, axes)) for _ in range(_STARTS if n > 3 else 0)]
     best, least = starts[0], math.inf
     for start in starts:
-        found = _majorised(given, start)
+        found = _majorised(given, start, *_TRIAL)
         value = stress(matrix, found)
         # Starts that end alike differ by rounding: the first of them stands.
         if value < least - 1e-9 or least == math.inf:
             best, least = found, value
+    best = _majorised(given, best, *_POLISH)
     apart = pdist(best)
     squares = float(apart @ apart)
     fitted = best * (float(given @ apart) / squares if squares else 0.0)
@@ -124,10 +125,10 @@ def _monotone(given: Array, apart: Array) -> Array:
     return fitted
 
 
-def _majorised(given: Array, start: Array) -> Array:
-    """Guttman's transform of the start, again and again, until stress falls no more."""
+def _majorised(given: Array, start: Array, most: int, gain: float) -> Array:
+    """Guttman's transform of the start, `most` times or until stress falls no more."""
     points, pairs, before = start, len(given), math.inf
-    for step in range(_STEPS):
+    for step in range(most):
         apart = pdist(points)
         wanted = _monotone(given, apart)
         size = float(wanted @ wanted)
@@ -135,7 +136,7 @@ def _majorised(given: Array, start: Array) -> Array:
             break
         if step % 10 == 0:
             now = float(((apart - wanted) ** 2).sum() / max(float(apart @ apart), 1e-300))
-            if before - now < _TOLERANCE**2:
+            if now < 1e-12 or before - now < gain * now:
                 break
             before = now
         wanted *= math.sqrt(pairs / size)

@@ -66,5 +66,5 @@ def _pictures(survey: Pictures) -> Iterator[tuple[str, Picture]]:
             yield f"profile-{metric}", survey.profile(metric)
         if metric in ENERGIES:
             yield f"inclusion-{metric}", survey.inclusion(metric)
-    if survey.spectra is not None:
+    if survey.spectra is not None and "singular_values" in survey.spectra:
         yield "spectrum", survey.spectrum()

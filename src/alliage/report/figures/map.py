@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alliage.geometry.mapping.maps import Embedding, classical_mds, principal_components
+from alliage.geometry.mapping.nonmetric import (
+    is_collapsed,
+    nonmetric_mds,
+    rank_agreement,
+    stress,
+)
+from alliage.geometry.mapping.task_map import COLLAPSED, kept_distances
 from alliage.report.distances import Matrix, representatives
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.labels import Label, place
@@ -27,11 +34,13 @@ from alliage.report.words import metric_name
 
 MODEL_LIMIT = 400
 LABEL_LIMIT = 60
+NONMETRIC_LIMIT = 48  # its steps are many, and grow with the square
+_NONMETRIC = "Non-metric scaling"
 _LEFT, _RIGHT, _BOTTOM = 44.0, 392.0, 320.0
 
 
 def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Figure | None:
-    """Principal components of the distance matrix beside classical scaling, for each matrix.
+    """Principal components of each matrix beside classical scaling and non-metric scaling.
 
     Args:
         found: the matrices to draw.
@@ -53,18 +62,20 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
         if len(shown.names) < len(matrix.names):
             notes.add(f"{len(shown.names)} of {len(matrix.names)} models are drawn: the medoids of "
                       "as many groups of near models.")  # fmt: skip
-        components = principal_components(shown.values)
-        scaling = classical_mds(shown.values)
         known = [roles[name] for name in shown.names]
-        panels = (
-            _panel(shown, components, known, "PC", "Principal components of the matrix's rows"),
-            _panel(shown, scaling, known, "axis", "Classical scaling"),
-        )
+        embeddings = [
+            (principal_components(shown.values), "PC", "Principal components of the matrix's rows"),
+            (classical_mds(shown.values), "axis", "Classical scaling"),
+        ]
+        if len(shown.names) <= NONMETRIC_LIMIT:
+            embeddings.append((nonmetric_mds(shown.values), "axis", _NONMETRIC))
+        panels = tuple(_panel(shown, one, known, axis, method) for one, axis, method in embeddings)
         views.append(View((matrix.models, metric_name(matrix.metric), matrix.modules), panels))
-        coordinates = np.hstack([components.coordinates, scaling.coordinates]).tolist()
+        missing = np.full((len(shown.names), 6 - 2 * len(embeddings)), np.nan)
+        coordinates = np.hstack([*(one.coordinates for one, *_ in embeddings), missing]).tolist()
         rows += [
-            (matrix.models, matrix.metric, matrix.modules, name, *four)
-            for name, four in zip(shown.names, coordinates, strict=True)
+            (matrix.models, matrix.metric, matrix.modules, name, *six)
+            for name, six in zip(shown.names, coordinates, strict=True)
         ]
     if left_out:
         notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
@@ -74,13 +85,28 @@ def maps(found: Sequence[Matrix], left_out: int, roles: Mapping[str, str]) -> Fi
         id="map",
         title="Maps of the models",
         caption=(
-            "Left: models with alike distances to all others are near. Right (Torgerson 1952): "
-            "distances on the map are as near to the measured ones as two axes allow. Both axes of "
-            "a map have one scale; signs have no meaning."
+            "First: models with alike distances to all others are near. Second (Torgerson 1952): "
+            "distances on the map are as near to the measured ones as two axes allow. Third "
+            "(Kruskal 1964): only their order counts. Both axes of a map have one scale; signs "
+            "have no meaning. Stress-1 is 0 where a map keeps the order of all distances."
         ),
         selectors=("Models", "Metric", "Modules"),
         views=tuple(views),
-        data=data(("models", "metric", "modules", "model", "pc1", "pc2", "mds1", "mds2"), rows),
+        data=data(
+            (
+                "models",
+                "metric",
+                "modules",
+                "model",
+                "pc1",
+                "pc2",
+                "mds1",
+                "mds2",
+                "nonmetric1",
+                "nonmetric2",
+            ),
+            rows,
+        ),
         tables=("distances",),
         notes=tuple(sorted(notes)),
     )
@@ -94,8 +120,8 @@ def _panel(
     x, y = _equal_scales(embedding, _LEFT, top)
     if left_margin(y) > _LEFT:
         x, y = _equal_scales(embedding, left_margin(y), top)
-    first, second = (f"{axis} {index + 1} ({share:.0%})" for index, share in
-                     enumerate(embedding.explained))  # fmt: skip
+    shares = ["" if method == _NONMETRIC else f" ({share:.0%})" for share in embedding.explained]
+    first, second = (f"{axis} {index + 1}{share}" for index, share in enumerate(shares))
     points = [(x(float(u)), y(float(v))) for u, v in embedding.coordinates]
     parts: list[str] = [
         legend_of_roles(present, x.start, 14),
@@ -117,6 +143,11 @@ def _panel(
     ]
     hidden = labels.count(None)
     caption = method + (f"; labels without room: {hidden}. Point at a mark." if hidden else ".")
+    coordinates = embedding.coordinates
+    kept = stress(matrix.values, coordinates), rank_agreement(matrix.values, coordinates)
+    caption += " " + kept_distances(*kept)
+    if method == _NONMETRIC and is_collapsed(coordinates):
+        caption += " " + COLLAPSED
     title = (
         f"{method}: map of {len(texts)} models by {metric_name(matrix.metric)}, {matrix.modules}"
     )
