@@ -85,7 +85,8 @@ def _into(name: str, definition: str, unit: str, measure: Callable[[Cores], Tens
           by_chance: Callable[[Cores], Tensor] | None = None) -> Metric:  # fmt: skip
     return Metric(
         name, definition, unit, "cores", measure,
-        sense=sense, link="in", chance=by_chance, by_chance="random directions",
+        sense=sense, link="in", chance=by_chance,
+        by_chance="random directions" if by_chance is not None else "",
     )  # fmt: skip
 
 
