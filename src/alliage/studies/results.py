@@ -48,6 +48,20 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "direction": ("int64", "from 0, largest singular value first"),
         "value": ("float64", "singular value of the update, in weights"),
     },
+    "interference": {
+        "measure": (
+            "string",
+            "conflict, conflict_of_all, overlap, influence, magnitude, ...",
+        ),
+        "by": ("string", "of whose parameters: model, layer, kind, module, keeping or agreement"),
+        "group": ("string", "which of them; for keeping, how many models keep the parameter"),
+        "step": ("string", "of the merge that a magnitude is measured after; else empty"),
+        "top_k": ("float64", "share of the largest entries that each model keeps"),
+        "models": ("int64", "count of models that the value is of"),
+        "first": ("string", "model of a pair; else empty"),
+        "second": ("string", "model of a pair; else empty"),
+        "value": ("float64", "share from 0 to 1; magnitude and deviation in units of the weights"),
+    },
     "models": {
         "model": ("string", "name"),
         "role": ("string", "base, single, merged or pruned"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from alliage.geometry.interference.steps import STEPS
 from alliage.geometry.mapping.drawing import blank, look
+from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from alliage.geometry.interference.result import Interference
@@ -64,18 +68,10 @@ def by_agreement(found: Interference) -> Figure:
 def by_kind(found: Interference) -> Figure:
     """Sign conflicts by kind of module and layer."""
     figure, axes = blank(7, 4)
-    data = found.data.sel(top_k=found.top_k)
-    layers = data["layer"].values
-    depth = sorted(set(layers[layers >= 0].tolist()))
-    kinds = list(dict.fromkeys(data["kind"].values[layers >= 0].tolist()))
-    for index, kind in enumerate(kinds):
-        values = []
-        for layer in depth:
-            here = np.flatnonzero((layers == layer) & (data["kind"].values == kind))
-            shared = float(data["shared"].values[here].sum())
-            conflicting = float(data["conflicting"].values[here].sum())
-            values.append(conflicting / shared if shared else np.nan)
-        _line(axes, index, depth, values, kind)
+    shares = _by_kind_and_layer(found)["conflict"]
+    depth = shares["layer"].values
+    for index, kind in enumerate(shares["kind"].values.tolist()):
+        _line(axes, index, depth, shares.values[index], kind)
     axes.set_xticks(depth)
     title = f"Sign conflicts by layer, top {found.top_k:.0%}"
     _finish(axes, title, "layer", "share of what two or more keep")
@@ -105,7 +101,7 @@ def by_pair(found: Interference) -> Figure:
     return figure
 
 
-FIGURES: Mapping[str, Callable[[Interference], Figure]] = {
+_DRAWN: Mapping[str, Callable[[Interference], Figure]] = {
     "number": by_number,
     "top_k": by_top_k,
     "influence": by_influence,
@@ -113,6 +109,62 @@ FIGURES: Mapping[str, Callable[[Interference], Figure]] = {
     "kinds": by_kind,
     "pairs": by_pair,
 }
+PICTURES = tuple(_DRAWN)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class InterferencePicture(Picture):
+    """One picture of what was counted.
+
+    Attributes:
+        found: all of it.
+        name: one of `PICTURES`.
+    """
+
+    found: Interference
+    name: str
+
+    def figure(self) -> Figure:
+        """Drawn by matplotlib."""
+        return _DRAWN[self.name](self.found)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The numbers drawn, and others of their kind, one row each."""
+        found = self.found
+        shares = {
+            "number": found.by_number(),
+            "top_k": found.conflicts(),
+            "influence": found.magnitudes(),
+            "agreement": found.magnitudes("agreement"),
+            "kinds": _by_kind_and_layer(found),
+            "pairs": found.pairs(),
+        }
+        return shares[self.name].to_dataframe().reset_index()
+
+    def __repr__(self) -> str:
+        return f"<InterferencePicture {self.name} of {len(self.found.names)} models>"
+
+
+def _by_kind_and_layer(found: Interference) -> xr.Dataset:
+    """Conflicts at `top_k` by kind and layer; what lies outside the stack is left out."""
+    data = found.data.sel(top_k=found.top_k)
+    inside = data["layer"].values >= 0
+    places = [
+        (str(kind), int(layer))
+        for kind, layer in zip(
+            data["kind"].values[inside], data["layer"].values[inside], strict=True
+        )
+    ]
+    kinds = list(dict.fromkeys(kind for kind, _ in places))
+    depth = sorted({layer for _, layer in places})
+    counts = np.zeros((2, len(kinds), len(depth)))
+    for place, (kind, layer) in enumerate(places):
+        for row, name in enumerate(("conflicting", "shared")):
+            count = float(data[name].values[inside][place])
+            counts[row, kinds.index(kind), depth.index(layer)] += count
+    with np.errstate(invalid="ignore"):
+        values = counts[0] / counts[1]
+    return xr.Dataset({"conflict": (("kind", "layer"), values)}, {"kind": kinds, "layer": depth})
 
 
 def _magnitudes(found: Interference, by: str, label: str) -> Figure:

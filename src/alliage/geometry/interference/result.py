@@ -17,7 +17,9 @@ from alliage.geometry.surveying.selection import stack
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from alliage.geometry.interference.words import Table
+    from alliage.geometry.mapping.picture import Picture
 
 COLUMNS = ("measure", "by", "group", "step", "top_k", "models", "first", "second", "value")
 GROUPINGS = ("model", "layer", "kind", "module")
@@ -226,8 +228,14 @@ class Interference:
 
         return findings(self)
 
-    def figure(self, name: str = "number") -> Figure:
-        """A picture.
+    def tables(self) -> list[Table]:
+        """Small tables for people."""
+        from alliage.geometry.interference.words import tables
+
+        return tables(self)
+
+    def picture(self, name: str = "number") -> Picture:
+        """A picture that shows itself in a notebook, with `figure()`, `svg()` and `to_pandas()`.
 
         Args:
             name: "number": conflicts by the number of models; "top_k": by the share kept;
@@ -237,11 +245,19 @@ class Interference:
         Raises:
             UsageError: an unknown name.
         """
-        from alliage.geometry.interference.figures import FIGURES
+        from alliage.geometry.interference.figures import PICTURES, InterferencePicture
 
-        if name not in FIGURES:
-            raise UsageError(Problem(f"figure {name!r}", "is unknown.", nearest(name, FIGURES)))
-        return FIGURES[name](self)
+        if name not in PICTURES:
+            raise UsageError(Problem(f"picture {name!r}", "is unknown.", nearest(name, PICTURES)))
+        return InterferencePicture(self, name)
+
+    def pictures(self) -> Iterator[tuple[str, Picture]]:
+        """All of them that have something to show, under their names."""
+        from alliage.geometry.interference.figures import PICTURES
+
+        for name in PICTURES:
+            if name != "kinds" or (self.data["layer"].values >= 0).any():
+                yield name, self.picture(name)
 
     def _grouped(self, by: str) -> xr.Dataset:
         """Counts summed over the modules of each group, whose dimension is "group"."""
@@ -275,12 +291,10 @@ class Interference:
         )
 
     def _repr_html_(self) -> str:
-        from alliage.geometry.interference.words import tables
+        import pandas as pd
 
         parts = [f"<p>{html.escape(repr(self)[1:-1])}.</p>"]
-        for title, columns, rows in tables(self):
-            import pandas as pd
-
+        for title, columns, rows, _ in self.tables():
             frame = pd.DataFrame(rows, columns=list(columns))
             table = frame.to_html(
                 index=False, float_format=lambda value: f"{value:.4g}", na_rep="–", border=0
@@ -303,4 +317,4 @@ def _rows(values: xr.DataArray, **known: Any) -> Iterator[dict[str, Any]]:
     for key, value in zip(keys, values.values.ravel().tolist(), strict=True):
         if not math.isnan(value):
             row = {**blank, **known, **dict(zip(dims, key, strict=True)), "value": value}
-            yield {name: row[name] for name in COLUMNS}
+            yield {name: row[name] for name in COLUMNS} | {"group": str(row["group"])}

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """A small table; cells are text, numbers, or None for what is not defined."""
+    """A small table.
+
+    Attributes:
+        title: with what its numbers are shares of.
+        columns: their headings.
+        rows: of text, numbers, or None for what is not defined.
+        words: how many columns, from the left, are text.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    words: int = 1
 
 
 def tables(found: Interference) -> list[Table]:
@@ -61,6 +69,7 @@ def tables(found: Interference) -> list[Table]:
                 )
                 for i, j in itertools.combinations(range(len(found.names)), 2)
             ],
+            words=2,
         ),
         Table(
             f"Mean magnitude of merged parameters, {top}",

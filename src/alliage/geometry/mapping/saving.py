@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from alliage.errors import AlliageError, Problem, UsageError
-from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.picture import Picture
-from alliage.geometry.mapping.pictures import ENERGIES, Pictures
+from alliage.geometry.mapping.pictures import ENERGIES, Pictures, is_distance
 from alliage.geometry.mapping.task_map import MAPS
 
 
 def save_pictures(survey: Pictures, folder: str | Path) -> list[Path]:
-    """Draw everything that a survey has the numbers for.
+    """Draw everything that a survey of two models or more has the numbers for.
+
+    As `write_pictures`.
+    """
+    return write_pictures(_pictures(survey), folder)
+
+
+def write_pictures(pictures: Iterable[tuple[str, Picture]], folder: str | Path) -> list[Path]:
+    """Write pictures and their numbers.
 
     Args:
-        survey: of two models or more.
+        pictures: under their names.
         folder: made if missing; files of the same names are replaced.
 
     Returns:
@@ -36,7 +43,7 @@ def save_pictures(survey: Pictures, folder: str | Path) -> list[Path]:
     written = []
     try:
         home.mkdir(parents=True, exist_ok=True)
-        for name, picture in _pictures(survey):
+        for name, picture in pictures:
             table = picture.to_pandas()
             named = not isinstance(table.index, pd.RangeIndex)
             for suffix, text in (("svg", picture.svg()), ("csv", table.to_csv(index=named))):
@@ -57,7 +64,7 @@ def _pictures(survey: Pictures) -> Iterator[tuple[str, Picture]]:
     for metric in survey.metrics:
         means = survey[metric].mean("module").to_numpy()
         # A map or a tree needs every distance, and three models to say anything.
-        if len(means) > 2 and np.isfinite(means).all() and not is_directed(means):
+        if len(means) > 2 and np.isfinite(means).all() and is_distance(metric):
             for method in MAPS:
                 yield f"map-{method}-{metric}", survey.map(metric, method)
             yield f"dendrogram-{metric}", survey.dendrogram(metric)
