@@ -12,10 +12,12 @@ from alliage.report.calibration import calibration_errors, diagrams
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
 from alliage.report.figures.heatmap import MODEL_LIMIT, heat_maps
+from alliage.report.figures.inclusion import directed, inclusion
 from alliage.report.figures.map import maps
 from alliage.report.figures.performance import scores_by_task, trade_offs
 from alliage.report.figures.profile import layer_profiles
 from alliage.report.figures.reliability import calibration_overview, reliability_diagrams
+from alliage.report.figures.spectra import spectra, spectrum_curves
 from alliage.report.findings import Finding
 from alliage.report.model_table import ModelTable, model_table
 from alliage.report.scores import (
@@ -25,7 +27,7 @@ from alliage.report.scores import (
     roles_of,
     scores_by_metric,
 )
-from alliage.report.words import shared_prefix
+from alliage.report.words import is_distance, shared_prefix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,11 +69,12 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     main = scores[0] if scores and scores[0].metric in QUALITY else None
     found = matrices(tables["distances"])
     by_layer = profiles(tables["distances"])
+    singular, held = spectra(tables["spectra"]), directed(tables["inclusion"])
     binned = diagrams(tables["reliability"], tables["reliability_curves"])
     errors, origin = calibration_errors(scores, binned)
     summary = (
         findings.compared(found, roles, scores, prefix),
-        findings.distance(found),
+        findings.distance([matrix for matrix in found if is_distance(matrix.metric)]),
         findings.merging(main),
         findings.pruning(main, models),
         findings.calibration(errors),
@@ -79,6 +82,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     side = max((min(len(matrix.names), MODEL_LIMIT) for matrix in found), default=1)
     drawn = found[: max(1, CELL_LIMIT // side**2)]
     left_out = len(found) - len(drawn)
+    apart = [matrix for matrix in drawn if is_distance(matrix.metric)]
     by_task = [one for one in scores if one.metric not in (*CALIBRATION, *CALIBRATION_DETAILS)]
     # Pruned and merged models first: they are what the reader came for.
     made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))
@@ -87,9 +91,11 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
         Section(
             "geometry", "Geometry",
             _present(
-                maps(drawn, left_out, roles) if drawn else None,
+                maps(apart, left_out, roles) if apart else None,
                 heat_maps(drawn, left_out) if drawn else None,
                 layer_profiles(by_layer) if by_layer else None,
+                spectrum_curves(singular) if singular else None,
+                inclusion(held) if held else None,
             ),
             "No distances in this folder; alliage compare --base BASE MODEL... -o writes them.",
         ),

@@ -57,6 +57,7 @@ _DISTANCES = {
     "top_overlap": "overlap of the largest elements",
     "ye_lim": "Ye–Lim distance",
 }
+_NO_DISTANCES = {"sar", "sign_agreement", "sti", "top_overlap"}  # large does not mean far
 _RADIANS = {"angle_sum", "asimov", "fubini_study", "geodesic", "ye_lim"}
 
 
@@ -68,6 +69,15 @@ def metric_name(metric: str) -> str:
     """
     words = _SHARES.get(metric) or _DISTANCES.get(metric) or _OTHERS.get(metric)
     return words or metric.replace("_", " ")
+
+
+def is_distance(metric: str) -> bool:
+    """Whether models are the farther apart the larger this is.
+
+    >>> is_distance("geodesic"), is_distance("sign_agreement")
+    (True, False)
+    """
+    return metric not in _NO_DISTANCES
 
 
 def metric_label(metric: str) -> str:

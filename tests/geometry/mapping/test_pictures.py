@@ -242,9 +242,9 @@ def test_wrong_questions_get_an_answer():
     made = survey()
     with pytest.raises(UsageError, match="nonmetric"):
         made.map("geodesic", "nonmetrc")
-    with pytest.raises(UsageError, match="heatmap, profile and inclusion"):
+    with pytest.raises(UsageError, match="it is no distance"):
         made.map("core_energy")
-    with pytest.raises(UsageError, match="directed"):
+    with pytest.raises(UsageError, match="no distance"):
         made.dendrogram("core_energy")
     with pytest.raises(KeyError, match="geodesic"):
         made.heatmap("geodesik")

@@ -15,6 +15,7 @@ from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.spectrum_curves import SpectrumCurves
 from alliage.geometry.mapping.task_map import MAPS, TaskMap
 from alliage.geometry.mapping.trees import Dendrogram, HeatMap
+from alliage.geometry.surveying.metrics import METRICS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,14 +48,14 @@ class Pictures:
         """The models as points in the plane, by their mean distances over modules.
 
         Args:
-            metric: one of `metrics`, not a directed one.
+            metric: one of `metrics` that is a distance.
             method: "pca", principal components of the rows of the distance matrix (Fosse 2024,
                 hal-04622988); "mds", classical multidimensional scaling; "nonmetric", Kruskal's,
                 which keeps only the order of the distances.
 
         Raises:
             KeyError: the metric was not measured.
-            UsageError: an unknown method, a directed metric, or a pair without a distance.
+            UsageError: an unknown method, a metric that is no distance, or a pair without one.
         """
         _check("method", method, MAPS)
         return TaskMap.of(self.names, self._distances(metric, "map"), metric, method)
@@ -64,7 +65,7 @@ class Pictures:
 
         Raises:
             KeyError: the metric was not measured.
-            UsageError: a directed metric, or a pair without a distance.
+            UsageError: a metric that is no distance, or a pair without a distance.
         """
         return Dendrogram.of(self.names, self._distances(metric, "dendrogram"), metric)
 
@@ -74,7 +75,8 @@ class Pictures:
         Raises:
             KeyError: the metric was not measured.
         """
-        return HeatMap.of(self.names, self[metric].mean("module").to_numpy(), metric)
+        values = self[metric].mean("module").to_numpy()
+        return HeatMap.of(self.names, values, metric, distance=is_distance(metric))
 
     def profile(self, metric: str, by: str = "kind") -> LayerProfile:
         """A metric layer by layer, beside what random subspaces give.
@@ -147,15 +149,21 @@ class Pictures:
                     "Leave out models that do not differ from the base.",
                 )
             )
-        if is_directed(values):
+        if is_directed(values) or not is_distance(metric):
             raise UsageError(
                 Problem(
                     f"{metric} {what}",
-                    "is directed, and no distance.",
-                    "Its pictures are heatmap, profile and inclusion.",
+                    "cannot be drawn, for it is no distance.",
+                    "Its pictures are the heat map and the profile.",
                 )
             )
         return (values + values.T) / 2
+
+
+def is_distance(metric: str) -> bool:
+    """Whether a metric is small for models that are alike, and the same both ways."""
+    known = METRICS.get(metric)
+    return known is None or (known.sense == "distance" and not known.directed)
 
 
 def _check(what: str, word: str, known: Iterable[str]) -> None:

@@ -100,11 +100,13 @@ class HeatMap(Picture):
     directed: bool
 
     @classmethod
-    def of(cls, names: Sequence[str], values: npt.ArrayLike, metric: str) -> HeatMap:
+    def of(
+        cls, names: Sequence[str], values: npt.ArrayLike, metric: str, *, distance: bool = True
+    ) -> HeatMap:
         """The heat map of a matrix [n, n].
 
         Distances are ordered by `average_linkage`. What is directed goes by how much of the others
-        a model holds, most first; what is not defined everywhere stays as it is.
+        a model holds, most first; what is no distance or not defined everywhere stays as it is.
         """
         matrix = np.asarray(values, dtype=np.float64)
         directed = is_directed(matrix)
@@ -112,7 +114,7 @@ class HeatMap(Picture):
         if directed:
             received = np.nanmean(np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix), axis=0)
             order.sort(key=lambda model: -received[model])
-        elif len(matrix) > 1 and np.isfinite(matrix).all():
+        elif distance and len(matrix) > 1 and np.isfinite(matrix).all():
             order = leaf_order(average_linkage(matrix))
         ordered = matrix[np.ix_(order, order)]
         return cls(tuple(names[index] for index in order), ordered, metric, directed)

@@ -10,10 +10,11 @@ import numpy as np
 from markupsafe import Markup
 from scipy.cluster import hierarchy
 
+from alliage.geometry.mapping.clustering import leaf_order
 from alliage.report.distances import Matrix, dendrogram, representatives
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.svg import WIDTH, element, group, image, path, shorten, text_width
-from alliage.report.words import metric_label, metric_name, number
+from alliage.report.words import is_distance, metric_label, metric_name, number
 
 _VALUE_SIZE = 10.0  # px
 MODEL_LIMIT = 48  # models on a side: more would be neither readable nor small
@@ -37,9 +38,18 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
             )
         if not matrix.complete:
             notes.add("Pairs that were not measured stay empty; models are then ordered by name.")
-        views.append(
-            View((matrix.models, metric_name(matrix.metric), matrix.modules), (_draw(shown),))
+        if not is_distance(matrix.metric):
+            notes.add(f"By {metric_name(matrix.metric)}, no distance, models are ordered by name.")
+        title = (
+            f"Heat map of {metric_name(matrix.metric)} between {len(shown.names)} models, "
+            f"{matrix.modules}"
         )
+        tree = None
+        if shown.complete and len(shown.names) > 1 and is_distance(shown.metric):
+            tree = dendrogram(shown)
+            shown = shown.select(leaf_order(tree))
+        panel = draw_cells(shown, title, tree=tree)
+        views.append(View((matrix.models, metric_name(matrix.metric), matrix.modules), (panel,)))
     if left_out:
         notes.add(f"{left_out} more combinations of metric and kind of module are not drawn.")
     rows = [
@@ -62,11 +72,17 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
     )
 
 
-def _draw(matrix: Matrix) -> Panel:
-    tree = None
-    if matrix.complete and len(matrix.names) > 1:
-        tree = dendrogram(matrix)
-        matrix = matrix.select(hierarchy.leaves_list(tree).tolist())
+def draw_cells(
+    matrix: Matrix, title: str, link: str = " – ", *, tree: np.ndarray | None = None
+) -> Panel:
+    """A matrix as it stands, its names at both sides.
+
+    Args:
+        matrix: of one model or more.
+        title: for screen readers.
+        link: between a row's name and a column's.
+        tree: to draw above, of the matrix's order.
+    """
     n = len(matrix.names)
     names = [shorten(name, 150) for name in matrix.names]
     longest = max(map(text_width, names))
@@ -78,7 +94,7 @@ def _draw(matrix: Matrix) -> Panel:
     lean = 45 if cell >= 18 else 90
     bottom = top + side + longest * math.sin(math.radians(lean)) + 38
     width = max(WIDTH, left + side + 4)
-    parts = [_cells(matrix, left, top, cell)]
+    parts = [_cells(matrix, left, top, cell, link)]
     if tree is not None:
         parts.append(_tree(tree, left, top - 4, cell))
     for index, name in enumerate(names):
@@ -87,11 +103,10 @@ def _draw(matrix: Matrix) -> Panel:
         turn = f"translate({left + middle + 3:.1f} {top + side + 12:.1f}) rotate(-{lean})"
         parts.append(element("text", name, text_anchor="end", transform=turn))
     parts.append(_colour_bar(matrix, left, bottom))
-    title = f"Heat map of {metric_name(matrix.metric)} between {n} models, {matrix.modules}"
     return Panel(image(parts, width, bottom + _BAR, title), wide=width > WIDTH)
 
 
-def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
+def _cells(matrix: Matrix, left: float, top: float, cell: float, link: str) -> Markup:
     low, high = _range(matrix)
     parts: list[str] = []
     names = [shorten(name, 300) for name in matrix.names]
@@ -105,7 +120,7 @@ def _cells(matrix: Matrix, left: float, top: float, cell: float) -> Markup:
             parts.append(
                 element(
                     "rect", class_="cell missing" if missing else "cell", x=x, y=y, width=cell,
-                    height=cell, fill=colour, data_tip=f"{first} – {second}: {number(value)}",
+                    height=cell, fill=colour, data_tip=f"{first}{link}{second}: {number(value)}",
                 )
             )  # fmt: skip
             if not missing and texts:

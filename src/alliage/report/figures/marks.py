@@ -9,6 +9,7 @@ from markupsafe import Markup
 from alliage.report.figures.svg import element, group, text_width
 
 HUES = 7  # classes hue-0 ... hue-6 of the style sheet: Okabe and Ito's palette without yellow
+_DASHES = 4  # classes dash-0 ... dash-3: neighbours differ by more than colour
 
 
 def mark(role: str, x: float, y: float, *, tip: str = "", model: str | None = None) -> Markup:
@@ -52,17 +53,20 @@ def legend_of_roles(roles: Iterable[str], x: float, y: float) -> Markup:
     return group(parts, class_="legend")
 
 
+def line_class(index: int, kind: str = "line") -> str:
+    """The style of the n-th line, or of its "dot" or "band": alike only after 28."""
+    return f"{kind} hue-{index % HUES} dash-{index % _DASHES}"
+
+
 def legend_of_lines(names: Sequence[str], x: float, y: float, width: float) -> tuple[Markup, float]:
     """Line samples and their names, in rows of at most `width`; and the height of the rows."""
     parts: list[str] = []
     left, top = x, y
     for index, name in enumerate(names):
-        needed = 40 + text_width(name)
+        needed = 44 + text_width(name)
         if x > left and x + needed > left + width:
             x, y = left, y + 18
-        parts.append(
-            element("line", class_=f"line hue-{index % HUES}", x1=x, x2=x + 18, y1=y - 4, y2=y - 4)
-        )
-        parts.append(element("text", name, x=x + 24, y=y))
+        parts.append(element("line", class_=line_class(index), x1=x, x2=x + 22, y1=y - 4, y2=y - 4))
+        parts.append(element("text", name, x=x + 28, y=y))
         x += needed
     return group(parts, class_="legend"), y - top + 18

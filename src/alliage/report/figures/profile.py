@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from alliage.report.distances import Profile
 from alliage.report.figures.figure import Figure, Panel, View, data
-from alliage.report.figures.marks import HUES, legend_of_lines
+from alliage.report.figures.marks import legend_of_lines, line_class
 from alliage.report.figures.svg import (
     WIDTH,
     Scale,
@@ -61,14 +61,15 @@ def _draw(metric: str, found: Sequence[Profile]) -> Markup:
     x = Scale(min(depth), max(depth), left_margin(y), WIDTH - 10, whole=True)
     parts = [legend, axes(x, y, "layer, from 0", metric_label(metric))]
     for index, one in enumerate(found):
-        hue = f"hue-{index % HUES}"
         upper = [(x(layer), y(value)) for layer, value in zip(one.layers, one.high, strict=True)]
         lower = [(x(layer), y(value)) for layer, value in zip(one.layers, one.low, strict=True)]
         middle = [(x(layer), y(value)) for layer, value in zip(one.layers, one.mean, strict=True)]
-        parts.append(element("path", class_=f"band {hue}", d=path([*upper, *lower[::-1]]) + "Z"))
-        parts.append(element("path", class_=f"line {hue}", d=path(middle)))
+        parts.append(
+            element("path", class_=line_class(index, "band"), d=path([*upper, *lower[::-1]]) + "Z")
+        )
+        parts.append(element("path", class_=line_class(index), d=path(middle)))
         parts += [
-            element("circle", class_=f"dot {hue}", cx=u, cy=v, r=3, data_tip=(
+            element("circle", class_=line_class(index, "dot"), cx=u, cy=v, r=3, data_tip=(
                 f"{one.kind}, layer {layer}: {number(float(mean))} "
                 f"({number(float(low))} to {number(float(high))})"
             ))
