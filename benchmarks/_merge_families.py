@@ -138,8 +138,11 @@ FAMILIES = {
 }
 
 
-def prepare(family: Family, home: Path) -> None:
-    """The base, a model for each task and seed, and what merges need to know of them."""
+def prepare(family: Family, home: Path, *, known: bool = True) -> None:
+    """The base, a model for each task and seed, and, if `known`, what merges need to know of them.
+
+    What is there is not made again.
+    """
     for link, target in (("encoder", encoder_folder()), ("data", DATA.resolve())):
         if not (home / link).exists():
             (home / link).symlink_to(target)
@@ -172,7 +175,7 @@ def prepare(family: Family, home: Path) -> None:
             options += f" {tasks} --seed {seed} --threads 1 -o {found}"
             collected.append((f"{found}/best.yml", f"search together-{seed}.yml {options}"))
     seconds = preparation(home)
-    for stage in (tuned, collected):
+    for stage in (tuned, collected) if known else (tuned,):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             lacking = [(out, words) for out, words in stage if not (home / out).exists()]
             runs = pool.map(lambda words: alliage(words, home), [words for _, words in lacking])
