@@ -1,7 +1,8 @@
 """From predictors to points of accuracy: a small model that says how far it may be wrong.
 
-Ridge regression on standardised predictors. The interval is conformal: nine tenths of the losses of tasks that were left out lie within it (Vovk et al. 2005;
-leave-one-group-out as in Barber et al. 2021, arXiv:1905.02928).
+Ridge regression on standardised predictors. The interval is conformal: nine tenths of the losses
+of tasks that were left out lie within it (Vovk et al. 2005; by leaving out, as in Barber et al.
+2021, arXiv:1905.02928).
 """
 
 from __future__ import annotations
