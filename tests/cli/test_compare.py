@@ -62,3 +62,46 @@ def test_wrong_names_get_the_nearest_ones(alliage, tmp_path):
     assert "Did you mean 'value'" in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_directed_metrics_spectra_and_intervals(alliage, tmp_path):
+    done = alliage(
+        "sentiment-lora", "topics-lora", "--metrics", "core_energy,sti", "--spectra", "-o", "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "core_energy: each row in each column, mean over 4 modules [95 %]" in done.stdout
+    assert "spectra, mean over 4 modules" in done.stdout
+    assert "effective rank" in done.stdout
+    assert "core_energy: lowest " in done.stdout
+    assert len(read_table(tmp_path / "out", "inclusion")) == 2 * 4
+    assert set(read_table(tmp_path / "out", "distances")["metric"]) == {"sti"}
+    assert len(read_table(tmp_path / "out", "spectra")) == 2 * 4 * 2
+    document = json.loads(
+        alliage("sentiment-lora", "topics-lora", "--metrics", "core_energy", "--json").stdout
+    )
+    told = document["metrics"]["core_energy"]
+    assert told["directed"] is True
+    assert told["interval"]["low"][0][1] <= told["mean"][0][1] <= told["interval"]["high"][0][1]
+    assert told["by_chance"][0][1] == pytest.approx(4 / 256)
+    assert len(document["inclusion"]) == 8
+
+
+def test_factors_and_sides(alliage):
+    done = alliage("sentiment-lora", "topics-lora", "--metrics", "geodesic", "--of", "A")
+    assert done.returncode == 0, done.stderr
+    right = alliage("sentiment-lora", "topics-lora", "--metrics", "geodesic", "--side", "right")
+    # A's rows span the row space of an update whose B has full rank.
+    assert done.stdout == right.stdout
+    refused = alliage("sentiment", "topics", "--metrics", "geodesic", "--of", "B")
+    assert refused.returncode == 2
+    assert "sentiment: has no factor B" in refused.stderr
+
+
+def test_lists_its_metrics(alliage):
+    from alliage.geometry.surveying.metrics import METRICS
+
+    done = alliage("--list-metrics")
+    assert done.returncode == 0, done.stderr
+    for name, metric in METRICS.items():
+        assert f" {name} " in done.stdout
+        assert metric.definition in done.stdout

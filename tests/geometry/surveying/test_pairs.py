@@ -180,3 +180,12 @@ def test_an_update_that_cancels_entirely_is_zero():
     assert float(sums.inner[0, 0]) == 0.0
     assert float(low_rank_pairs([nothing, nothing])[0].squared[0, 1]) == 0.0
     assert sums.cosine_distance()[0, 1].isnan()
+
+
+def test_an_update_of_scale_zero_is_zero():
+    first, second = updates_of((3, 3))
+    sums, angles = low_rank_pairs([first, second._replace(scale=0.0)])
+    assert angles is not None
+    assert angles.ranks[1] == 0
+    assert angles.values[0, 1].isnan().all()
+    assert sums.l2()[0, 1] == pytest.approx(float(sums.inner[0, 0].sqrt()), rel=1e-12)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alliage.geometry.distances import ANGLE_DISTANCES, ye_lim
 from alliage.geometry.null import random_angles
+from alliage.geometry.surveying.decomposed import shared
 
 if TYPE_CHECKING:
     from alliage.geometry.surveying.decomposed import Cores, Decomposed
@@ -66,17 +67,18 @@ def of_core_energy(cores: Cores) -> Tensor:
 
 
 def of_overlap(cores: Cores) -> Tensor:
-    """The overlap of S_j with k values of Gaussian directions, drawn; for large weights."""
-    n, k = cores.S.shape
-    draws = _normal(k)
-    found = torch.full((2, n), math.nan, dtype=torch.float64)
-    for j, rank in enumerate(cores.ranks.tolist()):
-        if rank:
-            own = cores.S[j, :rank] / cores.S[j].sum()
-            other = draws[:, :rank].abs()
-            values = torch.minimum(own, other / other.sum(-1, keepdim=True)).sum(-1)
-            found[:, j] = torch.stack([values.mean(), values.var()])
-    return found[:, None].expand(-1, n, -1)
+    """The overlap of S_j with |S₂| of i in Gaussian directions, drawn; for large weights.
+
+    S₂ is then Σ_l σ_l g_l h_l for each direction; what i holds beyond its leading directions counts
+    as one more normal number.
+    """
+    k = cores.S.shape[1]
+    products, normal = _normal(k)
+    rest = (cores.norms.square() - cores.S.square().sum(-1)).clamp(min=0).sqrt()
+    projected = products @ cores.S.mT + normal[..., None] * rest  # [draws, k, n]
+    projected = projected.movedim(-1, 0)[:, :, None] * (cores.S > 0)  # [n, draws, n, k]
+    values = shared(cores.S, projected)
+    return torch.stack([values.mean(1), values.var(1)])
 
 
 def of_interference(decomposed: Decomposed) -> Tensor:
@@ -119,8 +121,13 @@ def _drawn(metric: str, d: int, r1: int, r2: int) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=64)
-def _normal(k: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(k).standard_normal((_DRAWS, k)))
+def _normal(k: int) -> tuple[Tensor, Tensor]:
+    """Products of pairs of normal numbers [draws, k, k], and normal numbers [draws, k]."""
+    generator = np.random.default_rng(k)
+    first, second = generator.standard_normal((2, _DRAWS, k, k))
+    return torch.from_numpy(first * second), torch.from_numpy(
+        generator.standard_normal((_DRAWS, k))
+    )
 
 
 def _concentration(cores: Cores) -> Tensor:

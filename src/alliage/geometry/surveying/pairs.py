@@ -205,7 +205,7 @@ def low_rank_pairs(
         for sides in ([update.B.T for update in updates], [update.A for update in updates])
     )
     products = gram_B * gram_A
-    spoiled = _cancelled_inside(products)
+    spoiled = _cancelled_inside(products) | torch.tensor([u.scale == 0 for u in updates])
     if bool(spoiled.any()):
         mended = [_mended(u) if bad else u for u, bad in zip(updates, spoiled, strict=True)]
         return low_rank_pairs(mended, angles=angles)

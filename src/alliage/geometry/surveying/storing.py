@@ -49,7 +49,7 @@ def save(
         ),
     }
     chance = null.rename({name: f"chance:{name}" for name in null})
-    written = [_write(home, _PAIRS, xr.merge([data, chance]), about)]
+    written = [_write(home, _PAIRS, data.merge(chance, compat="identical"), about)]
     for name, part in (
         (_MODELS, spectra.drop_vars("singular_values", errors="ignore")),
         (_VALUES, spectra[["singular_values"]] if "singular_values" in spectra else xr.Dataset()),
@@ -85,7 +85,8 @@ def load(folder: str | Path) -> tuple[xr.Dataset, xr.Dataset, tuple[str, ...], x
         where = str(home / f"{_PAIRS}.parquet")
         raise AlliageError(Problem(where, "is no table of a survey.")) from None
     chance = [str(name) for name in both if str(name).startswith("chance:")]
-    null = both[chance].rename({name: name.removeprefix("chance:") for name in chance})
+    null = both.drop_vars([name for name in both if name not in chance])
+    null = null.rename({name: name.removeprefix("chance:") for name in chance})
     for array in null.values():
         array.attrs = {}
     data = both.drop_vars(chance).assign_attrs(attributes)

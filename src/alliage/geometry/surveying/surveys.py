@@ -140,7 +140,8 @@ class Survey(Pictures):
     def to_xarray(self) -> xr.Dataset:
         """Everything in one dataset: metrics, `chance:` before what chance gives, and spectra."""
         chance = self.null.rename({name: f"chance:{name}" for name in self.null})
-        return xr.merge([self.data, chance, self.spectra], join="outer")
+        whole = self.data.merge(chance, compat="identical")
+        return whole.merge(self.spectra, compat="no_conflicts", join="outer")
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each pair and module, a column for each metric.
