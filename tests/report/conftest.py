@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -45,6 +46,60 @@ def distances(models: tuple[str, ...] = COMPARED, layers: int = 12) -> Rows:
                             "layer": layer, "kind": kind, "value": float(apart * largest),
                         }
                     )  # fmt: skip
+    return rows
+
+
+def inclusion(names: tuple[str, ...] = SINGLES, layers: int = 2) -> Rows:
+    """Each model lies in all that follow it, the nearer the more."""
+    rows: Rows = []
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
+            share = 0.9 - 0.1 * (j - i) if i < j else 0.2
+            for layer in range(layers if i != j else 0):
+                for metric in ("core_energy", "rec"):
+                    rows.append(
+                        {
+                            "metric": metric, "model": first, "into": second,
+                            "module": f"encoder.layer.{layer}.attention.self.value",
+                            "layer": layer, "kind": "value", "value": share + 0.02 * layer,
+                            "chance": 0.1, "chance_sd": 0.01,
+                        }
+                    )  # fmt: skip
+    return rows
+
+
+def spectra(names: tuple[str, ...] = SINGLES, layers: int = 2, rank: int = 8) -> Rows:
+    """The first model's spectrum falls fastest."""
+    return [
+        {
+            "model": name, "module": f"encoder.layer.{layer}.attention.self.{kind}",
+            "layer": layer, "kind": kind, "direction": direction,
+            "value": (1 + layer) * math.exp(-direction / (1 + index)),
+        }
+        for index, name in enumerate(names)
+        for layer in range(layers)
+        for kind in ("query", "value")
+        for direction in range(rank)
+    ]  # fmt: skip
+
+
+def interference(names: tuple[str, ...] = SINGLES) -> Rows:
+    """Signs conflict the more, the more is kept; less in pairs than among all."""
+    rows: Rows = []
+    for kept in (0.1, 0.2, 1.0):
+        everyone = [("conflict", len(names), "", "", kept / 2 + 0.3), ("random", len(names), "",
+                    "", 0.9), ("conflict", 2, "", "", 0.25)]  # fmt: skip
+        pairs = [("overlap", 2, *pair, kept) for pair in combinations(names, 2)]
+        for measure, count, first, second, value in [*everyone, *pairs]:
+            rows.append(
+                {
+                    "measure": measure, "by": "model", "group": "model", "step": "",
+                    "top_k": kept, "models": count, "first": first, "second": second,
+                    "value": value,
+                }
+            )  # fmt: skip
+    rows.append({**rows[0], "by": "layer", "group": "0", "value": 0.123456})
+    rows.append({**rows[0], "measure": "magnitude", "step": "trimmed", "value": 7e-5})
     return rows
 
 

@@ -70,6 +70,10 @@ def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     bins = [{**made.reliability()[0], "model": second[0], "task": tasks[1], "examples": 12_345_678}]
     write_table(folder, "distances", distances)
+    for names in (tuple(first), tuple(second)):
+        write_table(folder, "inclusion", made.inclusion(names))
+        write_table(folder, "interference", made.interference(names))
+    write_table(folder, "spectra", made.spectra((*first, *second)))
     write_table(folder, "models", described)
     write_table(folder, "scores", scores)
     write_table(folder, "reliability", bins)
@@ -190,6 +194,8 @@ def test_ticks_labels_and_legends_keep_apart(browser: Browser, report: Path, har
     for path in (report, hard):
         opened.goto(path.as_uri())
         assert opened.evaluate(OVERLAPPING) == []
+    assert opened.locator("#inclusion .head").count() > 5
+    assert opened.locator("#spectra .line").count() > 5
     opened.close()
 
 
@@ -244,6 +250,19 @@ def test_sorting(page: Page, results: Path) -> None:
     assert names.all_text_contents()[0] == "minilm-sst2-best-4"
     page.locator("#models thead th").first.get_by_role("button").click()
     assert names.all_text_contents() == sorted(table["model"])
+
+
+def test_plain_tables_are_sorted_too(browser: Browser, hard: Path) -> None:
+    opened = browser.new_page(viewport={"width": 360, "height": 800})
+    opened.goto(hard.as_uri())
+    cells = opened.locator("#interference tbody td:nth-child(2)")
+    heading = opened.locator("#interference thead th").filter(has_text="share kept")
+    heading.get_by_role("button").click()
+    shown = [float(text) for text in cells.all_text_contents()]
+    assert shown == sorted(shown, reverse=True)
+    assert len(set(shown)) == 3
+    assert opened.locator("#models thead th[aria-sort=none]").count() > 5
+    opened.close()
 
 
 def test_a_score_that_is_missing_sorts_last_both_ways(page: Page) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
 from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
+from alliage.report.data_table import DataTable, interference_table
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
 from alliage.report.figures.heatmap import MODEL_LIMIT, heat_maps
@@ -37,12 +38,13 @@ CELL_LIMIT = 15_000  # cells of all heat maps, which bound the page's size
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, the figures under it, and a sentence where there are none."""
+    """A heading, the figures and tables under it, and a sentence where there are none."""
 
     id: str
     title: str
     figures: tuple[Figure, ...]
     missing: str
+    tables: tuple[DataTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     main = scores[0] if scores and scores[0].metric in QUALITY else None
     found = matrices(tables["distances"])
     by_layer = profiles(tables["distances"])
+    conflicts = interference_table(tables["interference"])
     singular, held = spectra(tables["spectra"]), directed(tables["inclusion"])
     binned = diagrams(tables["reliability"], tables["reliability_curves"])
     errors, origin = calibration_errors(scores, binned)
@@ -98,6 +101,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
                 inclusion(held) if held else None,
             ),
             "No distances in this folder; alliage compare --base BASE MODEL... -o writes them.",
+            (conflicts,) if conflicts else (),
         ),
         Section(
             "scores", "Scores",

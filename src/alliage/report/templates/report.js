@@ -131,11 +131,10 @@ for (const button of document.querySelectorAll(".save")) {
   });
 }
 
-// The table of models: sorted by a click on a heading, filtered by words that all must occur.
-{
-  const section = document.getElementById("models");
-  const body = section.querySelector("tbody");
-  const headings = [...section.querySelectorAll("thead th")];
+// Tables are sorted by a click on a heading.
+for (const table of document.querySelectorAll(".sortable")) {
+  const body = table.querySelector("tbody");
+  const headings = [...table.querySelectorAll("thead th")];
   const key = (row, column) => {
     const cell = row.cells[column];
     if (cell.dataset.value === undefined) return cell.textContent.trim();
@@ -158,6 +157,12 @@ for (const button of document.querySelectorAll(".save")) {
       body.append(...[...body.rows].sort(compare));
     });
   });
+}
+
+// The table of models is filtered by words that all must occur.
+{
+  const section = document.getElementById("models");
+  const body = section.querySelector("tbody");
   const input = section.querySelector("input");
   input?.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/);

@@ -1,0 +1,111 @@
+"""Plain tables of numbers, each with a sentence first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alliage.report.words import count, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROW_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in a cell, and the number that it is sorted by, or None for words."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataTable:
+    """A table that can be sorted by each of its columns.
+
+    Attributes:
+        id: unique in the page.
+        title: one line.
+        sentences: what to see in it.
+        columns: headings, and whether numbers stand below.
+        rows: cells.
+        left_out: how many more rows there are.
+    """
+
+    id: str
+    title: str
+    sentences: tuple[str, ...]
+    columns: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    left_out: int
+
+
+def data_table(
+    identifier: str, title: str, sentences: tuple[str, ...], frame: pd.DataFrame
+) -> DataTable:
+    """A table of a frame's columns, under their names; numbers with three significant figures."""
+    numeric = {name: frame[name].dtype.kind in "iuf" for name in frame.columns}
+    rows = tuple(
+        tuple(
+            _number(value) if numeric[name] else Cell(str(value))
+            for name, value in zip(frame.columns, row, strict=True)
+        )
+        for row in frame.head(ROW_LIMIT).itertuples(index=False, name=None)
+    )
+    columns = tuple((str(name), of_numbers) for name, of_numbers in numeric.items())
+    return DataTable(identifier, title, sentences, columns, rows, max(0, len(frame) - ROW_LIMIT))
+
+
+def interference_table(table: pd.DataFrame) -> DataTable | None:
+    """Sign conflict and overlap of all models together and of each pair, by the share kept.
+
+    Args:
+        table: rows of the results table "interference".
+    """
+    whole = table[(table["by"] == "model") & (table["step"] == "")]
+    if whole.empty:
+        return None
+    most = int(whole["models"].max())
+    every = f"all {count(most, 'model')}"
+    few = "any " + whole["models"].astype(str) + f" of {most}, mean"
+    pairs = whole["first"] + " – " + whole["second"]
+    label = few.where(whole["models"] < most, every).where(whole["first"] == "", pairs)
+    whole = whole.assign(models=label)
+    wide = whole.pivot_table(index=["models", "top_k"], columns="measure", values="value")
+    wide = wide.reindex(columns=[name for name in _INTERFERENCE if name in wide.columns])
+    frame = wide.rename(columns=_INTERFERENCE).reset_index()
+    rank = 1 - (frame["models"] == every) + frame["models"].isin(set(pairs))
+    frame = frame.assign(rank=rank).sort_values(["rank", "models", "top_k"], kind="stable")
+    sentences = [
+        "A model keeps the parameters that it changes most; where two or more keep one, their "
+        "signs may disagree, and what they learnt cancels."
+    ]
+    # The share that the paper of TIES keeps, or what is nearest to it.
+    near = (frame["top_k"] - 0.2).abs() + frame["rank"]
+    row = frame.iloc[int(near.argmin())].to_dict()
+    if row["rank"] == 0 and {"conflict", "by chance"} <= row.keys():
+        sentences.append(
+            f"At the largest {row['top_k']:.0%}, signs conflict in {row['conflict']:.1%} of what "
+            f"two or more of the {most} keep; random signs would in {row['by chance']:.1%}."
+        )
+    frame = frame.drop(columns="rank").rename(columns={"top_k": "share kept"})
+    return data_table("interference", "Interference", tuple(sentences), frame)
+
+
+_INTERFERENCE = {
+    "conflict": "conflict",
+    "random": "by chance",
+    "conflict_of_all": "of all parameters",
+    "overlap": "overlap",
+    "random_overlap": "overlap by chance",
+}
+
+
+def _number(value: float) -> Cell:
+    if math.isnan(value):
+        return Cell("–")
+    whole = isinstance(value, int) or float(value).is_integer()
+    return Cell(f"{value:,.0f}" if whole else number(float(value)), float(value))

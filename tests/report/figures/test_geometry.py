@@ -1,0 +1,145 @@
+"""Spectra, inclusion and interference in the report: what is drawn is what the tables say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alliage.geometry.surveying.metrics import METRICS
+from alliage.report import render_report
+from alliage.report.data_table import ROW_LIMIT, data_table, interference_table
+from alliage.report.figures.inclusion import directed, inclusion
+from alliage.report.figures.spectra import spectra, spectrum_curves
+from alliage.report.words import is_distance
+from alliage.studies.results import TABLES, write_table
+from tests.report import conftest as made
+from tests.report.page import Page
+
+HOSTILE = "</script><svg/onload=x>"
+
+
+def frame(table: str, rows: made.Rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(TABLES[table]))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("geometry")
+    names = ("a", "b", HOSTILE)
+    write_table(folder, "inclusion", made.inclusion(names), command="alliage compare")
+    write_table(folder, "spectra", made.spectra(names), command="alliage compare")
+    write_table(folder, "interference", made.interference(names), command="alliage interference")
+    write_table(folder, "distances", made.distances(names, 2), command="alliage compare")
+    return Page(render_report(folder))
+
+
+def test_spectra_by_hand() -> None:
+    columns = ["model", "module", "layer", "kind", "direction", "value"]
+    rows = [("a", "0.q", 0, "query", index, value) for index, value in enumerate((4, 2, 1, 1))]
+    rows += [("a", "0.v", 0, "value", 0, 3.0), ("base", "0.q", 0, "query", 0, 0.0)]
+    every, query, value = spectra(pd.DataFrame(rows, columns=columns))
+    # (4, 2, 1, 1) / 8 and (1, 0, 0, 0), half of each; e^H is 3.3635856610 and 1.
+    np.testing.assert_allclose(every.shares, [[0.75, 0.125, 0.0625, 0.0625]], rtol=1e-14)
+    assert every.names == ("a",)
+    assert every.effective_ranks[0] == pytest.approx((3.3635856610 + 1) / 2, rel=1e-10)
+    assert (query.modules, value.modules) == ("query", "value")
+    assert query.effective_ranks[0] == pytest.approx(3.3635856610, rel=1e-10)
+    assert spectra(frame("spectra", [])) == []
+
+
+def test_a_line_and_dots_for_each_spectrum() -> None:
+    figure = spectrum_curves(spectra(frame("spectra", made.spectra(layers=1))))
+    assert [view.choice for view in figure.views] == [("all modules",), ("query",), ("value",)]
+    svg = str(figure.views[0].panels[0].svg)
+    assert len(re.findall(r'<path class="line ', svg)) == len(made.SINGLES)
+    assert len(re.findall("<circle ", svg)) == 8 * len(made.SINGLES)
+    looks = re.findall(r'<path class="line (hue-\d dash-\d)"', svg)
+    assert len(set(looks)) == len(looks)
+
+
+def test_more_models_than_looks_are_named() -> None:
+    names = tuple(f"m{index:02}" for index in range(30))
+    figure = spectrum_curves(spectra(frame("spectra", made.spectra(names, 1))))
+    assert figure.notes == ("The first 28 of 30 models by name are drawn.",)
+    assert {row[1] for row in figure.data.rows} == set(names)
+
+
+def test_inclusion_by_hand() -> None:
+    (energy, overlap) = directed(frame("inclusion", made.inclusion(("a", "b", "c"))))
+    assert (energy.metric, overlap.metric) == ("core_energy", "rec")
+    # Means over two layers, 0.02 apart.
+    np.testing.assert_allclose(energy.values[0], [np.nan, 0.81, 0.71], rtol=1e-14)
+    np.testing.assert_allclose(energy.values[2], [0.21, 0.21, np.nan], rtol=1e-14)
+    assert energy.chance_sd[0, 1] == pytest.approx(0.01 / np.sqrt(2))
+    figure = inclusion([energy, overlap])
+    graph, cells = figure.views[0].panels
+    assert len(re.findall('class="arrow"', str(graph.svg))) == 2  # a in b in c; a in c follows
+    assert "a in b: 0.81" in str(graph.svg)
+    assert "c: holds a, b" in str(graph.svg)
+    assert len(re.findall("<rect class=.cell", str(cells.svg))) == 9
+    assert len(figure.views[1].panels) == 1  # no graph of what is no energy
+    found = {(row[2], row[3]): row[7:] for row in figure.data.rows if row[1] == "core_energy"}
+    assert found[("a", "b")] == (1, 1)
+    assert found[("a", "c")] == (1, 0)
+    assert found[("c", "a")] == (0, 0)
+
+
+def test_interference_by_hand() -> None:
+    table = interference_table(frame("interference", made.interference(("a", "b", "c"))))
+    assert table is not None
+    assert [name for name, _ in table.columns] == [
+        "models", "share kept", "conflict", "by chance", "overlap"
+    ]  # fmt: skip
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts[1] == ["all 3 models", "0.200", "0.400", "0.900", "–"]
+    assert texts[3][0] == "any 2 of 3, mean"
+    assert texts[6][:2] == ["a – b", "0.100"]
+    assert len(texts) == 3 + 3 + 9
+    assert "At the largest 20%, signs conflict in 40.0%" in table.sentences[1]
+    assert "90.0%" in table.sentences[1]
+    assert interference_table(frame("interference", [])) is None
+
+
+def test_long_tables_say_how_much_is_left_out() -> None:
+    table = data_table("x", "X", (), pd.DataFrame({"n": range(ROW_LIMIT + 7)}))
+    assert (len(table.rows), table.left_out) == (ROW_LIMIT, 7)
+    assert table.rows[3][0].text == "3"
+
+
+def test_names_are_text_in_new_figures_and_tables(page: Page) -> None:
+    assert len(page.raw["script"]) == 1
+    assert not any(key.startswith("on") for _, found in page.elements for key in found)
+    assert HOSTILE in page.text
+    assert {row["model"] for row in page.rows("spectra")} == {"a", "b", HOSTILE}
+    assert {row["into"] for row in page.rows("inclusion")} == {"a", "b", HOSTILE}
+
+
+def test_all_of_geometry_is_in_one_section(page: Page) -> None:
+    figures = [figure["id"] for figure in page.attributes("figure")]
+    assert figures == ["map", "heat-map", "layer-profile", "spectra", "inclusion"]
+    assert "Interference" in page.text
+    assert "Kruskal 1964" in page.text
+    assert {"nonmetric1", "nonmetric2"} <= page.rows("map")[0].keys()
+
+
+def test_what_is_no_distance_has_neither_map_nor_tree(tmp_path: Path) -> None:
+    rows = [
+        {**row, "metric": "sign_agreement"}
+        for row in made.distances(("a", "b", "c"), 2)
+        if row["metric"] == "l2"
+    ]
+    write_table(tmp_path, "distances", rows)
+    page = Page(render_report(tmp_path))
+    assert [figure["id"] for figure in page.attributes("figure")] == ["heat-map", "layer-profile"]
+    assert not [one for one in page.attributes("path") if one.get("class") == "tree"]
+    assert "are nearest" not in page.text
+
+
+def test_the_report_and_the_survey_agree_on_what_a_distance_is() -> None:
+    for name, metric in METRICS.items():
+        if not metric.directed:
+            assert is_distance(name) == (metric.sense == "distance"), name
