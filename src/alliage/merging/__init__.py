@@ -21,6 +21,7 @@ from alliage.merging.methods.della import della, della_linear
 from alliage.merging.methods.emr import emr
 from alliage.merging.methods.factor_average import factor_average
 from alliage.merging.methods.fisher import fisher
+from alliage.merging.methods.flip_signs import flip_signs
 from alliage.merging.methods.geometric_median import geometric_median
 from alliage.merging.methods.iso_c import iso_c
 from alliage.merging.methods.iso_cts import iso_cts
@@ -74,6 +75,7 @@ __all__ = [
     "emr",
     "factor_average",
     "fisher",
+    "flip_signs",
     "geometric_median",
     "get_method",
     "iso_c",
