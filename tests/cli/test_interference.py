@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,17 @@ def test_wrong_usage(alliage, options, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_the_page_in_the_documentation_runs(alliage, workspace, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "interference.md").read_text()
+    lines = [
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.split("\n")
+    ]
+    for line in filter(None, lines):
+        done = alliage(line)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (workspace / "flipped" / "model.safetensors").exists()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(code, {})
+    assert "Signs conflict in" in capsys.readouterr().out
