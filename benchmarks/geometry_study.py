@@ -92,7 +92,8 @@ def survey(family: Family, home: Path, seed: int, **options: Any) -> Survey:
     if not all((home / f"{task}-{each}").exists() for task in family.tasks for each in SEEDS):
         prepare(family, home, known=False)
     models = {task: home / f"{task}-{seed}" for task in family.tasks}
-    settings = {"metrics": [*METRICS, "spectrum_l1"], "modules": "q,v", **options}
+    wanted = [*METRICS, "spectrum_l1"]
+    settings = {"metrics": wanted, "modules": "q,v", "spectra": True, **options}
     return alliage.compare(home / family.base, models, **settings)
 
 
@@ -349,7 +350,7 @@ def draw(family: Family, home: Path, one: Survey, folder: Path) -> None:
         save_pictures(survey(family, home, SEEDS[0], modules=KINDS[words]), folder / words)
     if family is FAMILIES[LORA]:
         for factor in ("A", "B"):
-            alone = survey(family, home, SEEDS[0], of=factor, metrics=["l2", "cosine", "geodesic"])
+            options = {"metrics": ["l2", "cosine", "geodesic"], "spectra": False}
+            alone = survey(family, home, SEEDS[0], of=factor, **options)
             save_pictures(alone, folder / factor)
     print(f"Drew {folder}.", flush=True)
-

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
-
 from benchmarks._merge_families import FAMILIES
 from benchmarks.geometry_study import _losses, correlations
+from scipy.stats import spearmanr
 
 TASKS = list(FAMILIES["texts-lora"].tasks)
 
