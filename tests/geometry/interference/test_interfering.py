@@ -267,6 +267,7 @@ def test_scales_beside_a_full_model_are_what_they_do_to_the_weights(family, scal
         ({"last_layers": 0}, "last_layers: must be 1 or more"),
         ({"last_layers": 3}, "the model has 2 layers"),
         ({"threads": 0}, "threads: must be 1 or more"),
+        ({"seed": -1}, "seed: must be 0 or more"),
     ],
 )
 def test_wrong_arguments(tuned, settings, said):

@@ -57,7 +57,7 @@ def interference(
         UsageError: a wrong argument, or a reference that means nothing.
         AlliageError: models that do not fit the base, or NaN in weights; every problem.
     """
-    kinds = _checked(top_k, modules, last_layers, threads)
+    kinds = _checked(top_k, modules, last_layers, seed, threads)
     vectors = open_vectors(base, models)
     return _run(vectors, top_k, kinds, last_layers, seed, threads, on_event)
 
@@ -100,7 +100,7 @@ def count_interference(
         UsageError: a wrong argument, or vectors that have nothing in common.
         AlliageError: NaN or infinity in weights; every file and tensor that was seen to hold some.
     """
-    kinds = _checked(top_k, modules, last_layers, threads)
+    kinds = _checked(top_k, modules, last_layers, seed, threads)
     return _run(vectors, top_k, kinds, last_layers, seed, threads, on_event)
 
 
@@ -108,6 +108,7 @@ def _checked(
     top_k: float,
     modules: str | Sequence[str] | None,
     last_layers: int | None,
+    seed: int,
     threads: int | None,
 ) -> tuple[str, ...]:
     """The kinds of modules; UsageError with every problem."""
@@ -115,9 +116,11 @@ def _checked(
     if not 0 < top_k <= 1:
         fix = "20 % are 0.2." if 1 < top_k <= 100 else ""
         problems.append(Problem("top_k", f"must be above 0 and at most 1, got {top_k:g}.", fix))
-    for name, value in (("last_layers", last_layers), ("threads", threads)):
-        if value is not None and value < 1:
-            problems.append(Problem(name, f"must be 1 or more, got {value}."))
+    for name, value, least in (
+        ("last_layers", last_layers, 1), ("seed", seed, 0), ("threads", threads, 1)
+    ):  # fmt: skip
+        if value is not None and value < least:
+            problems.append(Problem(name, f"must be {least} or more, got {value}."))
     kinds = parse_modules(modules, problems)
     if problems:
         raise UsageError(problems)
@@ -219,7 +222,9 @@ def _notes_on_values(data: xr.Dataset, top_k: float) -> list[str]:
     for number, name in enumerate(data["task"].values.tolist()):
         at, changed = (int(kept[place, number, number]) for place in range(2))
         if not changed:
-            notes.append(f"{name} equals the base: it keeps nothing, and its pairs are undefined.")
+            notes.append(
+                f"{name} equals the base: it keeps nothing, and conflicts with it are undefined."
+            )
         elif at > _MORE_THAN_ASKED * top_k * numel and at - top_k * numel > 1:
             notes.append(
                 f"{name} keeps {at / numel:.1%}, not {top_k:.0%}: that many entries are as large "
