@@ -80,8 +80,8 @@ def count_interference(
     module, which entries models keep and with which sign; what any two of them keep; at `top_k`
     also how the number of models matters, and what each step of a merge does to magnitudes.
 
-    Files are streamed in constant memory: once for the thresholds, again where a sample misled their
-    search, and once for the counts. What comes out does not depend on threads.
+    Files are streamed in constant memory: once for the thresholds, again where a sample misled
+    their search, and once for the counts. What comes out does not depend on threads.
 
     Only parameters that all vectors may change take part, and only they count in thresholds. LoRA
     updates are taken as ΔW, formed block by block. (IA)3 vectors among themselves are taken as in
