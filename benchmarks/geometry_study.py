@@ -81,6 +81,7 @@ def main() -> None:
         report_distances(surveys, command)
         report_correlations(surveys, answers, command)
         if LORA in asked:
+            report_factors(FAMILIES[LORA], home / LORA, surveys[LORA], answers, command)
             report_spectra(FAMILIES[LORA], home / LORA, surveys[LORA], command)
 
 
@@ -202,6 +203,48 @@ def report_correlations(
     report(
         "geometry_correlations", "Distances and what merging costs", rows,
         note=note, details={"coefficients": details}, command=command,
+    )  # fmt: skip
+
+
+def report_factors(
+    family: Family, home: Path, runs: Sequence[Survey], answers: Path, command: str
+) -> None:
+    """Figure 4: the factors A and B alone, beside their product."""
+    from alliage.data import load_task
+
+    labels = [len(load_task(home / ref).labels) for ref in family.tasks.values()]
+    upper = np.triu_indices(len(labels), 1)
+    alike = np.equal.outer(labels, labels)[upper]
+    losses = [loss for loss in _losses(LORA, "factor_average", answers) if loss is not None]
+    rows = []
+    for of in ("A", "B", "update"):
+        options = {"metrics": ["cosine", "geodesic"], "of": of, "spectra": False}
+        several = runs if of == "update" else [survey(family, home, s, **options) for s in SEEDS]
+        row = {"of": {"update": "BA"}.get(of, of)}
+        for metric in ("cosine", "geodesic"):
+            pairs = np.stack([means(one, metric, KINDS["both"])[upper] for one in several])
+            for words, chosen in (("as many labels", alike), ("others", ~alike)):
+                each = pairs[:, chosen]
+                row[f"{metric}, {words}"] = f"{each.mean():.2f} ({each.min():.2f}–{each.max():.2f})"
+            found = [
+                correlations(loss.values, means(several[loss.seed], metric, KINDS["both"]))
+                for loss in losses
+            ]
+            if found:
+                row[f"{metric}, with loss"] = f"{np.nanmean(found):.2f} ({np.nanstd(found):.2f})"
+        rows.append(row)
+    report(
+        "geometry_factors", "The factors of LoRA alone", rows,
+        note=(
+            "Fosse 2024, figure 4: distances of A alone and of B alone, queries and values, all "
+            f"layers, {len(runs)} seeds; mean and range over pairs of tasks with as many labels "
+            f"({int(alike.sum())} pairs) and of all others. With loss: Spearman's coefficient as "
+            "in the table above, for averaged factors. Models tuned with one seed whose heads have "
+            "one size draw the same first A, and A moves little from it: how near two A are tells "
+            "of their start, not of their tasks. The document finds A of no use and B as good as "
+            "the product, and does not tell how A was drawn."
+        ),
+        command=command,
     )  # fmt: skip
 
 

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from alliage.geometry.mapping.inclusion_graph import ENERGIES
 from alliage.report.calibration import CalibrationError
+from alliage.report.directed import Directed
 from alliage.report.distances import LAYERS, MODEL, MODULES, Matrix
 from alliage.report.scores import ECE, Comparison, Scores, compare_with_singles, sorted_roles
 from alliage.report.words import (
@@ -76,6 +79,24 @@ def distance(matrices: Sequence[Matrix]) -> Finding:
             f"{number(pairs[len(pairs) // 2][0])}."
         )
     return Finding("Near and far", tuple(sentences or [_missing("distances", "alliage compare")]))
+
+
+def inclusion(found: Sequence[Directed]) -> list[Finding]:
+    """Which model lies most in which, by each metric of energy; nothing where none was measured."""
+    sentences = []
+    for one in found:
+        if one.metric not in ENERGIES or not np.isfinite(one.values).any():
+            continue
+        i, j = np.unravel_index(np.nanargmax(one.values), one.values.shape)
+        chance = ""
+        if np.isfinite(one.chance[i, j]):
+            chance = f"; random spaces would hold {number(float(one.chance[i, j]))}"
+        sentences.append(
+            f"By {metric_name(one.metric)}, {one.names[i]} lies most in {one.names[j]} "
+            f"({number(float(one.values[i, j]))} of it, the other way round "
+            f"{number(float(one.values[j, i]))}{chance})."
+        )
+    return [Finding("Who lies in whom", tuple(sentences))] if sentences else []
 
 
 def merging(scores: Scores | None) -> Finding:

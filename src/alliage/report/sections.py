@@ -10,10 +10,11 @@ from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
 from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
 from alliage.report.data_table import DataTable, interference_table
+from alliage.report.directed import directed
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
 from alliage.report.figures.heatmap import MODEL_LIMIT, heat_maps
-from alliage.report.figures.inclusion import directed, inclusion
+from alliage.report.figures.inclusion import inclusion
 from alliage.report.figures.map import maps
 from alliage.report.figures.performance import scores_by_task, trade_offs
 from alliage.report.figures.profile import layer_profiles
@@ -78,6 +79,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     summary = (
         findings.compared(found, roles, scores, prefix),
         findings.distance([matrix for matrix in found if is_distance(matrix.metric)]),
+        *findings.inclusion(held),
         findings.merging(main),
         findings.pruning(main, models),
         findings.calibration(errors),

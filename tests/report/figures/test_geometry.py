@@ -12,7 +12,8 @@ import pytest
 from alliage.geometry.surveying.metrics import METRICS
 from alliage.report import render_report
 from alliage.report.data_table import ROW_LIMIT, data_table, interference_table
-from alliage.report.figures.inclusion import directed, inclusion
+from alliage.report.directed import directed
+from alliage.report.figures.inclusion import inclusion
 from alliage.report.figures.spectra import spectra, spectrum_curves
 from alliage.report.words import is_distance
 from alliage.studies.results import TABLES, write_table
@@ -123,6 +124,9 @@ def test_all_of_geometry_is_in_one_section(page: Page) -> None:
     assert figures == ["map", "heat-map", "layer-profile", "spectra", "inclusion"]
     assert "Interference" in page.text
     assert "Kruskal 1964" in page.text
+    # Means over two layers: 0.8 and 0.82 of a in b, 0.2 and 0.22 of b in a.
+    said = "By core energy, a lies most in b (0.810 of it, the other way round 0.210; random"
+    assert said in page.text
     assert {"nonmetric1", "nonmetric2"} <= page.rows("map")[0].keys()
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
+ENERGIES = ("core_energy", "explained_energy")  # shares of energy, the better first
 MARGIN = 0.1
 CLOSER = 3.0  # standard deviations above chance
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alliage.errors import Problem, UsageError, nearest
-from alliage.geometry.mapping.inclusion_graph import MARGIN, InclusionGraph
+from alliage.geometry.mapping.inclusion_graph import ENERGIES, MARGIN, InclusionGraph
 from alliage.geometry.mapping.layer_profile import BY, LayerProfile
 from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.spectrum_curves import SpectrumCurves
@@ -20,15 +20,12 @@ from alliage.geometry.surveying.metrics import METRICS
 if TYPE_CHECKING:
     import xarray as xr
 
-# Shares of one model's update in another's space, best first.
-ENERGIES = ("core_energy", "explained_energy")
-
 
 class Pictures:
     """What a survey draws; the survey itself has the names and the numbers."""
 
     null: xr.Dataset
-    spectra: xr.Dataset | None = None
+    spectra: xr.Dataset
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,7 +127,7 @@ class Pictures:
         Raises:
             UsageError: the survey measured no spectra.
         """
-        if self.spectra is None or "singular_values" not in self.spectra:
+        if "singular_values" not in self.spectra:
             raise UsageError(
                 Problem("spectrum", "no singular values were measured.",
                         "Survey matrices by module, with a metric of angles or energies.")

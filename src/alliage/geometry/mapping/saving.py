@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from alliage.errors import AlliageError, Problem, UsageError
+from alliage.geometry.mapping.inclusion_graph import ENERGIES
 from alliage.geometry.mapping.picture import Picture
-from alliage.geometry.mapping.pictures import ENERGIES, Pictures, is_distance
+from alliage.geometry.mapping.pictures import Pictures, is_distance
 from alliage.geometry.mapping.task_map import MAPS
 
 
@@ -73,5 +74,5 @@ def _pictures(survey: Pictures) -> Iterator[tuple[str, Picture]]:
             yield f"profile-{metric}", survey.profile(metric)
         if metric in ENERGIES:
             yield f"inclusion-{metric}", survey.inclusion(metric)
-    if survey.spectra is not None and "singular_values" in survey.spectra:
+    if "singular_values" in survey.spectra:
         yield "spectrum", survey.spectrum()

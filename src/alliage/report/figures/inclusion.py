@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
 from alliage.geometry.mapping.containment import arrows, bends, places
-from alliage.geometry.mapping.inclusion_graph import InclusionGraph
-from alliage.geometry.mapping.pictures import ENERGIES
+from alliage.geometry.mapping.inclusion_graph import ENERGIES, InclusionGraph
 from alliage.geometry.mapping.trees import HeatMap
-from alliage.report.distances import Matrix, groups
+from alliage.report.directed import Directed
+from alliage.report.distances import Matrix
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.heatmap import MODEL_LIMIT, draw_cells
 from alliage.report.figures.labels import place
@@ -22,50 +20,8 @@ from alliage.report.figures.marks import mark
 from alliage.report.figures.svg import WIDTH, element, group, image, path, shorten
 from alliage.report.words import metric_name, number
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 GRAPH_LIMIT = 24  # models of a graph: more arrows than these make are no picture
 _ROW, _SIDE = 74.0, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Directed:
-    """Mean values of a directed metric for a group of models.
-
-    Attributes:
-        metric: its name.
-        models: the group in words.
-        names: of the models, n of them.
-        values: float64 [n, n], of the row's model in the column's; NaN on the diagonal and where
-            a pair was not measured.
-        chance: float64 [n, n], the mean for random spaces, NaN where it is not known.
-        chance_sd: float64 [n, n], the standard deviation of such a mean.
-    """
-
-    metric: str
-    models: str
-    names: tuple[str, ...]
-    values: np.ndarray
-    chance: np.ndarray
-    chance_sd: np.ndarray
-
-
-def directed(table: pd.DataFrame) -> list[Directed]:
-    """Means over modules of each metric and group of models, from the table "inclusion"."""
-    found = []
-    for one in groups(table.rename(columns={"model": "first", "into": "second"})):
-        names = tuple(sorted({*one.rows["first"], *one.rows["second"]}))
-        place_of = {name: index for index, name in enumerate(names)}
-        tables = np.full((3, len(names), len(names)), np.nan)
-        for (first, second), part in one.rows.groupby(["first", "second"], sort=True):
-            deviations = part["chance_sd"].to_numpy(np.float64)
-            # Random modules are independent: variances of their mean add up.
-            deviation = float(np.sqrt((deviations**2).sum()) / len(deviations))
-            cell = place_of[str(first)], place_of[str(second)]
-            tables[(slice(None), *cell)] = (part["value"].mean(), part["chance"].mean(), deviation)
-        found.append(Directed(one.metric, one.models, names, *tables))
-    return sorted(found, key=lambda one: (one.metric not in ENERGIES, one.metric, one.models))
 
 
 def inclusion(found: Sequence[Directed]) -> Figure:
