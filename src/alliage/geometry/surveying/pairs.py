@@ -199,11 +199,10 @@ def low_rank_pairs(
     """
     ranks = torch.tensor([update.B.shape[1] for update in updates])
     k = int(ranks.max())
-    # Columns and rows of zeros bring all factors to one rank.
-    gram_B, gram_A = (
-        _blocks(torch.cat([pad(side, (0, 0, 0, k - len(side))) for side in sides]).double(), k)
-        for sides in ([update.B.T for update in updates], [update.A for update in updates])
-    )
+    # Columns and rows of zeros bring all factors to one rank; each side is copied as it lies.
+    columns = torch.cat([pad(update.B, (0, k - update.B.shape[1])) for update in updates], dim=1)
+    rows = torch.cat([pad(update.A, (0, 0, 0, k - len(update.A))) for update in updates])
+    gram_B, gram_A = _blocks(columns.double().T, k), _blocks(rows.double(), k)
     products = gram_B * gram_A
     spoiled = _cancelled_inside(products) | torch.tensor([u.scale == 0 for u in updates])
     if bool(spoiled.any()):
