@@ -142,6 +142,7 @@ def test_profile_by_kind_with_chance_as_a_band():
     axes = found.figure().axes[0]
     assert len(axes.lines) == 3  # two kinds and one chance, which both share
     assert len(axes.collections) == 3
+    assert axes.lines[-1].get_label() == "random subspaces"
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
     assert len(looks) == 3
 

@@ -35,11 +35,13 @@ class LayerProfile(Picture):
             "chance_sd" (mean and standard deviation for random subspaces, NaN where unknown).
         metric: its name.
         by: "kind" or "pair".
+        random: what is random where chance is, in words.
     """
 
     table: pd.DataFrame
     metric: str
     by: str
+    random: str
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class LayerProfile(Picture):
         *,
         chance: xr.DataArray | None = None,
         chance_sd: xr.DataArray | None = None,
+        random: str = "random subspaces",
     ) -> LayerProfile:
         """Means at each layer of the stack; what lies outside it is left out.
 
@@ -57,6 +60,7 @@ class LayerProfile(Picture):
             by: a line for each kind of module, or for each pair.
             chance: the mean for random subspaces, shaped like the values.
             chance_sd: and their standard deviation.
+            random: what is random there.
         """
         import pandas as pd
 
@@ -78,14 +82,14 @@ class LayerProfile(Picture):
                 spread = (float(means.min()), float(means.mean()), float(means.max()))
                 rows.append((line, int(layer), *spread, expected, deviation))
         columns = ["line", "layer", "low", "mean", "high", "chance", "chance_sd"]
-        return cls(pd.DataFrame(rows, columns=columns), str(values.name or "metric"), by)
+        return cls(pd.DataFrame(rows, columns=columns), str(values.name or "metric"), by, random)
 
     def to_pandas(self) -> pd.DataFrame:
         """The table."""
         return self.table
 
     def figure(self) -> Figure:
-        """A line for each kind or pair; dotted and grey where 95 % of random subspaces lie."""
+        """A line for each kind or pair; dotted and grey where 95 % lie by chance."""
         # Beside a line for each of many pairs, their names need the height.
         figure, axes = blank(7.5, max(4.5, 0.6 + 0.19 * self.table["line"].nunique()))
         bands: dict[tuple[float, ...], Any] = {}
@@ -104,7 +108,7 @@ class LayerProfile(Picture):
             axes.fill_between(layers, middle - width, middle + width, color="0.5", alpha=0.25,
                               linewidth=0)  # fmt: skip
             axes.plot(layers, middle, color="0.35", linestyle=":",
-                      label="random subspaces" if index == 0 else None)  # fmt: skip
+                      label=self.random if index == 0 else None)  # fmt: skip
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layer, from 0")
         axes.set_ylabel(self.metric)

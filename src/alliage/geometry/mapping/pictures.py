@@ -88,7 +88,8 @@ class Pictures:
         """
         _check("by", by, BY)
         chance, chance_sd = (self.null.get(name) for name in (metric, f"{metric}_sd"))
-        return LayerProfile.of(self[metric], by, chance=chance, chance_sd=chance_sd)
+        random = METRICS[metric].by_chance if metric in METRICS else "chance"
+        return LayerProfile.of(self[metric], by, chance=chance, chance_sd=chance_sd, random=random)
 
     def inclusion(self, metric: str | None = None, margin: float = MARGIN) -> InclusionGraph:
         """Who lies in whom, by the share of each model's energy in the others' spaces.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,7 +107,9 @@ class TaskMap(Picture):
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.15)
         axes.grid(alpha=0.25)
-        figure.supxlabel(self.quality(), x=0.01, ha="left", fontsize=8.5, color="0.35")
+        figure.supxlabel(
+            textwrap.fill(self.quality(), 105), x=0.01, ha="left", fontsize=8.5, color="0.35"
+        )
         settle(figure)
         write_labels(axes, self.names, self.coordinates)
         return figure
