@@ -95,6 +95,32 @@ def interference_table(table: pd.DataFrame) -> DataTable | None:
     return data_table("interference", "Interference", tuple(sentences), frame)
 
 
+def forecast_table(table: pd.DataFrame) -> DataTable | None:
+    """What merges are forecast to cost each task, the cheapest first.
+
+    Args:
+        table: rows of the results table "forecast".
+    """
+    if table.empty:
+        return None
+    ordered = table.sort_values(["loss", "models", "task"], kind="stable")
+    sentences = ["Points of accuracy that each task would lose, with intervals of 90 %."]
+    known = ordered.dropna(subset=["loss"]).to_dict("records")
+    for words, row in (("Least", known[:1]), ("Most", known[1:][-1:])):
+        for one in row:
+            sentences.append(
+                f"{words}: {one['task']} in {one['models'].replace('+', ' + ')} by "
+                f"{one['method']}, {number(one['loss'])} ({number(one['low'])} to "
+                f"{number(one['high'])})."
+            )
+    refused = len(ordered) - len(known)
+    if refused:
+        sentences.append(f"{count(refused, 'row')} without a forecast: see the last column.")
+    else:
+        ordered = ordered.drop(columns="refused")
+    return data_table("forecast", "Forecast", tuple(sentences), ordered)
+
+
 _INTERFERENCE = {
     "conflict": "conflict",
     "random": "by chance",
@@ -108,4 +134,5 @@ def _number(value: float) -> Cell:
     if math.isnan(value):
         return Cell("–")
     whole = isinstance(value, int) or float(value).is_integer()
-    return Cell(f"{value:,.0f}" if whole else number(float(value)), float(value))
+    text = f"{value:,.0f}".replace("-", "−") if whole else number(float(value))
+    return Cell(text, float(value))

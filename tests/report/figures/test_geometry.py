@@ -11,7 +11,12 @@ import pytest
 
 from alliage.geometry.surveying.metrics import METRICS
 from alliage.report import render_report
-from alliage.report.data_table import ROW_LIMIT, data_table, interference_table
+from alliage.report.data_table import (
+    ROW_LIMIT,
+    data_table,
+    forecast_table,
+    interference_table,
+)
 from alliage.report.directed import directed
 from alliage.report.figures.inclusion import inclusion
 from alliage.report.figures.spectra import spectra, spectrum_curves
@@ -103,6 +108,30 @@ def test_interference_by_hand() -> None:
     assert "At the largest 20%, signs conflict in 40.0%" in table.sentences[1]
     assert "90.0%" in table.sentences[1]
     assert interference_table(frame("interference", [])) is None
+
+
+def test_forecast_by_hand() -> None:
+    columns = ["models", "task", "method", "needs", "loss", "low", "high", "refused"]
+    rows = [
+        ("a+b", "a", "ties", "weights", 5.25, 3.0, 8.0, ""),
+        ("a+b", "b", "ties", "weights", -0.5, -1.0, 1.0, ""),
+        ("a+c", "a", "ties", "weights", np.nan, np.nan, np.nan, "rank 64 was never seen"),
+    ]
+    table = forecast_table(pd.DataFrame(rows, columns=columns))
+    assert table is not None
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert texts[0][1:7] == ["b", "ties", "weights", "−0.500", "−1", "1"]
+    assert texts[2][4:] == ["–", "–", "–", "rank 64 was never seen"]
+    assert table.sentences[1:] == (
+        "Least: b in a + b by ties, −0.500 (−1.00 to 1.00).",
+        "Most: a in a + b by ties, 5.25 (3.00 to 8.00).",
+        "1 row without a forecast: see the last column.",
+    )
+    known = forecast_table(pd.DataFrame(rows[:1], columns=columns))
+    assert known is not None
+    assert "refused" not in dict(known.columns)
+    assert len(known.sentences) == 2
+    assert forecast_table(pd.DataFrame(columns=columns)) is None
 
 
 def test_long_tables_say_how_much_is_left_out() -> None:
