@@ -14,6 +14,7 @@ _VERBS = {
     "open": "alliage.checkpoints",
     "compare": "alliage.geometry",
     "interference": "alliage.geometry.interference.interfering",
+    "forecast": "alliage.forecasting.asking",
     "merge": "alliage.merging",
     "apply": "alliage.merging.applying",
     "signs": "alliage.merging.signs",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from alliage.checkpoints import open as open  # noqa: A004
     from alliage.evaluation import calibrate as calibrate
     from alliage.evaluation import evaluate as evaluate
+    from alliage.forecasting.asking import forecast as forecast
     from alliage.geometry import compare as compare
     from alliage.geometry.interference.interfering import interference as interference
     from alliage.merging import merge as merge
@@ -49,6 +51,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extract",
+    "forecast",
     "interference",
     "merge",
     "open",

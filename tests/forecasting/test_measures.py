@@ -17,8 +17,8 @@ def test_by_hand() -> None:
     assert measures.changed_share(PARENT, MERGED) == 0.5
     # (0.6 − 0.4) of the second of two examples.
     assert measures.expected_loss(PARENT, MERGED) == pytest.approx(0.1)
-    # ((0.8 − 0.5) + (0.6 − 0.75)) / 2
-    assert measures.confidence_drop(PARENT, MERGED) == pytest.approx(0.075)
+    # Half of (0.3 + 0.3) and of (0.35 + 0.35), the mean of both.
+    assert measures.total_variation(PARENT, MERGED) == pytest.approx(0.325)
     by_hand = (
         0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
         + 0.6 * math.log(0.6 / 0.25) + 0.4 * math.log(0.4 / 0.75)

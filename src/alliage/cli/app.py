@@ -16,7 +16,7 @@ from alliage.errors import AlliageError
 
 # One module for each; the command's function has the module's name, "_" for "-".
 COMMANDS = (
-    "inspect", "compare", "interference", "merge", "methods", "signs", "prune",
+    "inspect", "compare", "forecast", "interference", "merge", "methods", "signs", "prune",
     "apply", "extract", "arithmetic", "tune", "evaluate", "calibrate", "statistics", "search",
     "report", "verify", "demo",
 )  # fmt: skip

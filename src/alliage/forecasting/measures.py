@@ -40,10 +40,10 @@ def expected_loss(parent: Logits, merged: Logits) -> float:
     return float((p[row, parent.argmax(1)] - p[row, merged.argmax(1)]).mean())
 
 
-def confidence_drop(parent: Logits, merged: Logits) -> float:
-    """How much less probable the merge holds its own answers than the parent its own; mean."""
+def total_variation(parent: Logits, merged: Logits) -> float:
+    """½ Σ |p − q| of the answers' probabilities, mean over examples, from 0 to 1."""
     _check(parent, merged)
-    return float((np.exp(_logs(parent)).max(1) - np.exp(_logs(merged)).max(1)).mean())
+    return float(np.abs(np.exp(_logs(parent)) - np.exp(_logs(merged))).sum(1).mean() / 2)
 
 
 def disentanglement_error(together: Sequence[Logits], alone: Sequence[Logits]) -> float:

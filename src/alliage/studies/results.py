@@ -48,6 +48,16 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "direction": ("int64", "from 0, largest singular value first"),
         "value": ("float64", "singular value of the update, in weights"),
     },
+    "forecast": {
+        "models": ("string", "that are merged, joined by +"),
+        "task": ("string", "the model whose task it is"),
+        "method": ("string", "of the merge"),
+        "needs": ("string", "weights or answers: what the forecast was made from"),
+        "loss": ("float64", "of accuracy, in points of 100; not a number without a forecast"),
+        "low": ("float64", "lower end of the 90 % interval"),
+        "high": ("float64", "upper end of the 90 % interval"),
+        "refused": ("string", "why there is no forecast"),
+    },
     "interference": {
         "measure": (
             "string",

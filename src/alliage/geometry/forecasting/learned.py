@@ -13,7 +13,8 @@ from alliage.geometry.forecasting.model import Model
 
 FILE = Path(__file__).with_name("learned.json")
 Needs = Literal["weights", "answers"]
-Form = Literal["full", "lora"]
+Form = Literal["full", "lora", "any"]
+ANY = "any"
 
 _SIZES = 4.0  # a base may be so many times smaller or larger than those that were learned from
 
@@ -23,8 +24,8 @@ class Lesson:
     """A model for one way of tuning and one method of merging.
 
     Attributes:
-        form: how the models were tuned.
-        method: of the merges.
+        form: how the models were tuned; "any" for predictors that do not depend on it.
+        method: of the merges; "any" too.
         needs: what the predictors are made from: "weights" alone, or "answers" to unlabelled
             examples.
         model: what was learned.
@@ -60,7 +61,7 @@ class Lesson:
                 f"the base has {_millions(size)} parameters, learned from "
                 f"{_millions(self.sizes[0])} to {_millions(self.sizes[1])}"
             )
-        if not self.ranks[0] <= ranks[0] <= ranks[1] <= self.ranks[1]:
+        if self.form == "lora" and not self.ranks[0] <= ranks[0] <= ranks[1] <= self.ranks[1]:
             reasons.append(f"the rank is {_span(ranks)}, learned from {_span(self.ranks)}")
         return reasons + self.model.outside(values)
 
@@ -109,7 +110,8 @@ class Learned:
     def find(self, form: str, method: str, needs: Needs) -> Lesson | None:
         """The lesson for a form, a method and what is known."""
         for lesson in self.lessons:
-            if (lesson.form, lesson.method, lesson.needs) == (form, method, needs):
+            fits = lesson.form in (form, ANY) and lesson.method in (method, ANY)
+            if fits and lesson.needs == needs:
                 return lesson
         return None
 

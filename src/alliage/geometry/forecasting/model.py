@@ -103,7 +103,8 @@ class Model:
         for name, low, high in zip(self.predictors, self.low, self.high, strict=True):
             margin = _MARGIN * (high - low)
             if not low - margin <= values[name] <= high + margin:
-                found.append(f"{name} is {values[name]:.3g}, learned from {low:.3g} to {high:.3g}")
+                where = "is not defined" if math.isnan(values[name]) else "lies outside"
+                found.append(f"{name} {where}; it was learned from {low:.3g} to {high:.3g}")
         return found
 
     def to_json(self) -> dict[str, Any]:

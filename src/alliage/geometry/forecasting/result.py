@@ -156,6 +156,18 @@ class Forecast:
             for task in self.names
         ]
 
+    def together(self) -> Sequence[tuple[str, ...]]:
+        """A row for each method: its name, and what each task loses where all are merged."""
+        whole = {
+            (each.method, each.task): each
+            for each in self.expected
+            if len(each.models) == len(self.names)
+        }
+        return [
+            (method, *(_cell(whole[method, name]) for name in self.names))
+            for method in self.methods
+        ]
+
     def __repr__(self) -> str:
         state = "no forecast" if self.refused else f"by {', '.join(self.methods)}"
         return f"<Forecast of merges of {len(self.names)} models from {self.needs}: {state}>"
