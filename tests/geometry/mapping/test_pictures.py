@@ -239,6 +239,37 @@ def test_every_picture_shows_itself_as_the_same_svg_each_time():
         assert repr(picture).startswith(f"<{type(picture).__name__} of ")
 
 
+@pytest.mark.parametrize("n", [20, 60])
+def test_many_names_keep_apart_on_a_figure_that_grows(n):
+    points = np.random.default_rng(1).normal(size=(n, 2))
+    names = [f"organisation/model-{index}" for index in range(n)]
+    figure = TaskMap.of(names, squareform(pdist(points)), "l2", "mds").figure()
+    found = boxes(figure)
+    assert apart(found)
+    assert len(found) == n
+    assert "without room" not in figure.get_supxlabel()
+
+
+def test_names_without_room_are_counted_and_not_drawn():
+    names = ["a name as long as the figure is wide, and longer " * 4, "b", "c"]
+    figure = TaskMap.of(names, squareform(pdist(np.eye(3)[:, :2])), "l2", "mds").figure()
+    assert len(boxes(figure)) == 2
+    assert figure.get_supxlabel().replace("\n", " ").endswith("Names without room: 1.")
+
+
+def test_models_that_equal_the_base():
+    values = modules(DISTANCES).copy()
+    values[2], values[:, 2] = np.nan, np.nan
+    made = Survey(xr.Dataset({"geodesic": values}), xr.Dataset(), ())
+    assert len(made.heatmap("geodesic").figure().axes[0].texts) == 16
+    assert len(made.profile("geodesic").to_pandas()) == 2 * LAYERS
+    with pytest.raises(UsageError, match="a model with a long name"):
+        made.dendrogram("geodesic")
+    nothing = Survey(xr.Dataset({"geodesic": values * np.nan}), xr.Dataset(), ())
+    with pytest.raises(UsageError, match="in any layer"):
+        nothing.profile("geodesic")
+
+
 def test_wrong_questions_get_an_answer():
     made = survey()
     with pytest.raises(UsageError, match="nonmetric"):

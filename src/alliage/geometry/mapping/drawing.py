@@ -22,6 +22,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _DIRECTIONS = [(math.cos(turn * math.pi / 4), math.sin(turn * math.pi / 4)) for turn in range(8)]
 _REACH = (7, 16, 28, 42, 60, 80)  # points between a marker and its label, tried in turn
+_LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
 
 
 class Look(NamedTuple):
@@ -53,19 +54,32 @@ def blank(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def room_for(count: int) -> float:
+    """By what factor the sides of a figure with so many labels must grow."""
+    return max(1.0, math.sqrt(count / 12))
+
+
+def unwritten(left_out: int) -> str:
+    """What is said of names that found no room."""
+    return f" Names without room: {left_out}." if left_out else ""
+
+
 def settle(figure: Any) -> None:
     """Fix the scale and the place of a figure's axes, which labels are placed by."""
     figure.canvas.draw()
     figure.set_layout_engine("none")
 
 
-def write_labels(axes: Any, names: Sequence[str], points: npt.NDArray[Any]) -> None:
+def write_labels(axes: Any, names: Sequence[str], points: npt.NDArray[Any]) -> int:
     """Write each name beside its point, at the first place that is free.
 
     Args:
         axes: settled.
         names: one for each point.
         points: [n, 2], in the axes' data.
+
+    Returns:
+        how many names found no room, and are not written.
     """
     from matplotlib.transforms import Bbox
 
@@ -73,30 +87,27 @@ def write_labels(axes: Any, names: Sequence[str], points: npt.NDArray[Any]) -> N
     pixel = axes.figure.dpi / 72
     places = axes.transData.transform(points)
     page = axes.bbox.padded(-4)  # text is a little wider at other resolutions
+    left_out = 0
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
     for name, (x, y), place in zip(names, points, places, strict=True):
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=9)
         size = text.get_window_extent(renderer)
-        best: tuple[int, Bbox, tuple[float, float], tuple[float, float]] | None = None
         for reach, (right, up) in itertools.product(_REACH, _DIRECTIONS):
             # The label's nearest edge or corner lies `reach` points away.
             left = reach * pixel * right + (right - 1) / 2 * size.width
             below = reach * pixel * up + (up - 1) / 2 * size.height
             box = Bbox.from_bounds(place[0] + left, place[1] + below, size.width, size.height)
-            outside = not _contains(page, box)
-            conflicts = sum(box.overlaps(other) for other in taken) + outside
-            if best is None or conflicts < best[0]:
-                edge = (reach * right, reach * up)
-                best = (conflicts, box, (left / pixel, below / pixel), edge)
-            if not conflicts:
+            if _contains(page, box) and not any(box.overlaps(other) for other in taken):
+                taken.append(box.padded(1))
+                text.set_position((left / pixel, below / pixel))
+                if reach > _REACH[1]:
+                    edge = (reach * right, reach * up)
+                    axes.annotate("", (x, y), edge, textcoords="offset points", arrowprops=_LEADER)
                 break
-        assert best is not None
-        _, box, offset, edge = best
-        taken.append(box.padded(1))
-        text.set_position(offset)
-        if math.hypot(*edge) > _REACH[1]:
-            line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-            axes.annotate("", (x, y), edge, textcoords="offset points", arrowprops=line)
+        else:
+            text.remove()
+            left_out += 1
+    return left_out
 
 
 def _contains(outer: Any, inner: Any) -> bool:

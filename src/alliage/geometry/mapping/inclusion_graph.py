@@ -18,7 +18,14 @@ from alliage.geometry.mapping.containment import (
     reachable,
     reduced,
 )
-from alliage.geometry.mapping.drawing import blank, look, settle, write_labels
+from alliage.geometry.mapping.drawing import (
+    blank,
+    look,
+    room_for,
+    settle,
+    unwritten,
+    write_labels,
+)
 from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
@@ -110,12 +117,12 @@ class InclusionGraph(Picture):
 
         points = places(self.drawn)
         rows = int(points[:, 1].max(initial=0.0)) + 1
-        figure, axes = blank(7.5, max(2.6, 1.3 * rows + 1.3))
+        figure, axes = blank(7.5 * room_for(len(self.names)), max(2.6, 1.3 * rows + 1.3))
         axes.set_title(f"Who lies in whom, by {self.metric}", loc="left")
         axes.set_axis_off()
         axes.set_xlim(-0.05, 1.05)
         axes.set_ylim(-0.6, rows - 0.4)
-        figure.supxlabel(
+        caption = figure.supxlabel(
             textwrap.fill(self.rule(), 110), x=0.01, ha="left", fontsize=8.5, color="0.35"
         )
         bows = bends(self.drawn, points)
@@ -131,7 +138,8 @@ class InclusionGraph(Picture):
             colour, marker, _ = look(index)
             axes.scatter(x, y, s=55, color=colour, marker=marker, zorder=3)
         settle(figure)
-        write_labels(axes, self.names, points)
+        left_out = write_labels(axes, self.names, points)
+        caption.set_text(textwrap.fill(self.rule() + unwritten(left_out), 110))
         return figure
 
     def rule(self) -> str:

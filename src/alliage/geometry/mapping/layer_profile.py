@@ -115,8 +115,7 @@ class LayerProfile(Picture):
         over = "mean over pairs, and their range" if self.by == "kind" else "pairs of models"
         axes.set_title(f"{self.metric} by layer: {over}", loc="left")
         axes.grid(alpha=0.25)
-        if len(self.table):
-            figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
         return figure
 
     def __repr__(self) -> str:

@@ -84,12 +84,18 @@ class Pictures:
 
         Raises:
             KeyError: the metric was not measured.
-            UsageError: an unknown `by`.
+            UsageError: an unknown `by`, or nothing defined in any layer.
         """
         _check("by", by, BY)
         chance, chance_sd = (self.null.get(name) for name in (metric, f"{metric}_sd"))
         random = METRICS[metric].by_chance if metric in METRICS else "chance"
-        return LayerProfile.of(self[metric], by, chance=chance, chance_sd=chance_sd, random=random)
+        found = LayerProfile.of(self[metric], by, chance=chance, chance_sd=chance_sd, random=random)
+        if not len(found.table):
+            raise UsageError(
+                Problem(f"{metric} profile", "nothing is defined in any layer of the stack.",
+                        "Survey by module or layer, and models that differ from the base.")
+            )  # fmt: skip
+        return found
 
     def inclusion(self, metric: str | None = None, margin: float = MARGIN) -> InclusionGraph:
         """Who lies in whom, by the share of each model's energy in the others' spaces.

@@ -70,7 +70,8 @@ def _pictures(survey: Pictures) -> Iterator[tuple[str, Picture]]:
                 yield f"map-{method}-{metric}", survey.map(metric, method)
             yield f"dendrogram-{metric}", survey.dendrogram(metric)
         yield f"heatmap-{metric}", survey.heatmap(metric)
-        if len(layers) > 1:
+        apart = ~np.eye(len(means), dtype=bool)
+        if len(layers) > 1 and np.isfinite(means[apart]).any():
             yield f"profile-{metric}", survey.profile(metric)
         if metric in ENERGIES:
             yield f"inclusion-{metric}", survey.inclusion(metric)

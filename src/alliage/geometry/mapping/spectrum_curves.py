@@ -60,8 +60,9 @@ class SpectrumCurves(Picture):
         for index, (name, shares) in enumerate(zip(self.names, self.shares, strict=True)):
             colour, marker, dashes = look(index)
             rank = self.effective_ranks[index]
+            known = "equals the base" if np.isnan(rank) else f"{rank:.2f}"
             axes.plot(directions, shares, color=colour, marker=marker, linestyle=dashes,
-                      markersize=5, label=f"{name} ({rank:.2f})")  # fmt: skip
+                      markersize=5, label=f"{name} ({known})")  # fmt: skip
         axes.set_ylim(bottom=0.0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("direction, largest singular value first")

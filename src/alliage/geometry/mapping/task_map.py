@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alliage.geometry.mapping.drawing import blank, look, settle, write_labels
+from alliage.geometry.mapping.drawing import (
+    blank,
+    look,
+    room_for,
+    settle,
+    unwritten,
+    write_labels,
+)
 from alliage.geometry.mapping.maps import Embedding, classical_mds, principal_components
 from alliage.geometry.mapping.nonmetric import (
     is_collapsed,
@@ -93,7 +100,8 @@ class TaskMap(Picture):
 
     def figure(self) -> Figure:
         """A scatter plot with one label for each model; labels do not lie on each other."""
-        figure, axes = blank(7, 5.8)
+        grown = room_for(len(self.names))
+        figure, axes = blank(7 * grown, 5.8 * grown)
         for index, (x, y) in enumerate(self.coordinates):
             colour, marker, _ = look(index)
             axes.scatter(x, y, s=42, color=colour, marker=marker, zorder=3)
@@ -107,11 +115,12 @@ class TaskMap(Picture):
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.15)
         axes.grid(alpha=0.25)
-        figure.supxlabel(
+        caption = figure.supxlabel(
             textwrap.fill(self.quality(), 105), x=0.01, ha="left", fontsize=8.5, color="0.35"
         )
         settle(figure)
-        write_labels(axes, self.names, self.coordinates)
+        left_out = write_labels(axes, self.names, self.coordinates)
+        caption.set_text(textwrap.fill(self.quality() + unwritten(left_out), 105))
         return figure
 
     def quality(self) -> str:

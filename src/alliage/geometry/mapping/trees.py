@@ -112,8 +112,9 @@ class HeatMap(Picture):
         directed = is_directed(matrix)
         order = list(range(len(matrix)))
         if directed:
-            received = np.nanmean(np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix), axis=0)
-            order.sort(key=lambda model: -received[model])
+            others = ~np.eye(len(matrix), dtype=bool) & np.isfinite(matrix)
+            held = np.where(others, matrix, 0.0).sum(axis=0) / np.maximum(others.sum(axis=0), 1)
+            order.sort(key=lambda model: -held[model])
         elif distance and len(matrix) > 1 and np.isfinite(matrix).all():
             order = leaf_order(average_linkage(matrix))
         ordered = matrix[np.ix_(order, order)]
