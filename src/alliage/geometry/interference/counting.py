@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Up to so many models, blocks are reduced to how often each pattern of signs occurs: 3⁹ = 19,683.
-_MOST_TALLIED = 9
+MOST_TALLIED = 9
 _COLUMNS = 1 << 14  # patterns looked at together
 
 
@@ -78,7 +78,7 @@ class SignTally:
         """Count for `models` and `subsets` of them, [s, n]."""
         self._subsets = subsets
         self._counts = _count(np.zeros((models, 0), np.int8), np.zeros(0, np.int64), subsets)
-        few = models <= _MOST_TALLIED
+        few = models <= MOST_TALLIED
         self._times = np.zeros(3**models, np.int64) if few else None
 
     def add(self, signs: NDArray[np.int8]) -> None:
@@ -93,6 +93,14 @@ class SignTally:
             codes += row
         codes += len(self._times) // 2  # from 0: all signs negative
         self._times += np.bincount(codes, minlength=len(self._times))
+
+    def add_times(self, times: NDArray[np.int64]) -> None:
+        """Count how often each pattern of signs occurred, [3ⁿ]; for up to `MOST_TALLIED` models.
+
+        A pattern's place is Σ (sₖ + 1)·3ⁿ⁻ᵏ of its signs s₁ … sₙ.
+        """
+        assert self._times is not None
+        self._times += times
 
     def absorb(self, other: Self) -> None:
         """Add what another tally of the same models and subsets has seen."""

@@ -77,13 +77,18 @@ def agreement_bins(deltas: NDArray[np.float32]) -> NDArray[np.int16]:
 
     Bins hold their lower end, the last one both ends.
     """
-    numbers = np.arange(len(deltas) + 1)
+    found: NDArray[np.int16] = agreement_table(len(deltas))[_true(deltas > 0), _true(deltas < 0)]
+    return found
+
+
+def agreement_table(models: int) -> NDArray[np.int16]:
+    """The bin of a parameter, [n + 1, n + 1], by how many models move it up and down."""
+    numbers = np.arange(models + 1)
     up, down = np.meshgrid(numbers, numbers, indexing="ij")
     moved = up + down
     tenths = (10 * np.maximum(up, down) - 5 * moved) // np.maximum(moved, 1)
-    bins = np.where(moved == 0, _UNCHANGED, np.minimum(tenths, _UNCHANGED - 1)).astype(np.int16)
-    found: NDArray[np.int16] = bins[_true(deltas > 0), _true(deltas < 0)]
-    return found
+    bins = np.where(moved == 0, _UNCHANGED, np.minimum(tenths, _UNCHANGED - 1))
+    return bins.astype(np.int16)
 
 
 class Magnitudes(NamedTuple):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from alliage.checkpoints.names import module_of
 from alliage.errors import AlliageError, Problem
-from alliage.geometry.interference.counting import SignCounts, SignTally, kept_signs
+from alliage.geometry.interference import kernels
+from alliage.geometry.interference.counting import MOST_TALLIED, SignCounts, SignTally, kept_signs
 from alliage.geometry.interference.steps import Magnitudes
 from alliage.order_statistics import Search, trim_rank
 from alliage.vectors import LowRankVector, Vector
@@ -217,11 +218,18 @@ def count(
 
     def work(chunk: Range) -> tuple[list[SignTally], Magnitudes]:
         tallies, sizes = new_tallies(), Magnitudes.none(models)
+        few = models <= MOST_TALLIED
+        times = np.zeros((len(thresholds), 3**models if few else 0), np.int64)
         for deltas in reader.blocks(chunk):
-            for place, signs in enumerate(kept_signs(deltas, thresholds)):
-                tallies[place].add(signs)
-                if place == at:
-                    sizes = sizes.plus(Magnitudes.of(deltas, signs != 0))
+            sizes = sizes.plus(kernels.measure(deltas, thresholds[at]))
+            if few:
+                kernels.tally(deltas, thresholds, times)
+                continue
+            for tally, signs in zip(tallies, kept_signs(deltas, thresholds), strict=True):
+                tally.add(signs)
+        if few:
+            for tally, found in zip(tallies, times, strict=True):
+                tally.add_times(found)
         return tallies, sizes
 
     modules: dict[str, list[SignCounts]] = {}

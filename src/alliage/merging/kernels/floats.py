@@ -6,7 +6,6 @@ with an offset could be negative, for all it knows, and is not.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import sys
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import config, njit, types
+from numba import types
 from numba.extending import overload
 
-from alliage.checkpoints.digests import cache_folder
+from alliage.compiling import compiled as compile_function
 
 TILE = 1024  # elements at a time: the tiles of all models stay in the first-level cache
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -28,24 +27,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function on first use, without the interpreter's lock, and cache it on disk.
-
-    Numba compiles it again when its own file changes. It has this file's functions compiled into it
-    too, so its name in the cache tells one version of this file from the next. Where numba may
-    write to none of its folders, Alliage's own cache is tried; without any, each process compiles.
-    """
-    function.__qualname__ += f"_{_VERSION}"
-    made: _Function = njit(nogil=True, error_model="numpy")(function)
-    usual = config.CACHE_DIR
-    with contextlib.suppress(RuntimeError):  # nor may Alliage write, or nobody is at home
-        try:
-            made.enable_caching()  # type: ignore[attr-defined]
-        except RuntimeError:  # "cannot cache function: no locator available"
-            config.CACHE_DIR = str(cache_folder() / "numba")
-            made.enable_caching()  # type: ignore[attr-defined]
-        finally:
-            config.CACHE_DIR = usual
-    return made
+    """Compile a kernel, which has this file's functions compiled into it."""
+    return compile_function(function, _VERSION)
 
 
 def widen(stored: Any, bits: Any) -> None:
