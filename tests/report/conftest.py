@@ -103,6 +103,20 @@ def interference(names: tuple[str, ...] = SINGLES) -> Rows:
     return rows
 
 
+def forecast(names: tuple[str, ...] = SINGLES) -> Rows:
+    """Each pair costs both tasks; the last has no forecast."""
+    rows: Rows = [
+        {
+            "models": f"{first} + {second}", "task": task, "method": "average", "needs": "weights",
+            "loss": 1.5 + index, "low": 0.5, "high": 4.0 + index, "refused": "",
+        }
+        for index, (first, second) in enumerate(combinations(names, 2))
+        for task in (first, second)
+    ]  # fmt: skip
+    none = dict.fromkeys(("loss", "low", "high"), math.nan)
+    return [*rows[:-1], {**rows[-1], **none, "refused": "beyond what was learned from"}]
+
+
 def models() -> Rows:
     described = [("minilm", "base", "", 12)]
     described += [(name, "single", "full", 12) for name in SINGLES]

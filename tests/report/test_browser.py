@@ -73,6 +73,7 @@ def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for names in (tuple(first), tuple(second)):
         write_table(folder, "inclusion", made.inclusion(names))
         write_table(folder, "interference", made.interference(names))
+        write_table(folder, "forecast", made.forecast(names))
     write_table(folder, "spectra", made.spectra((*first, *second)))
     write_table(folder, "models", described)
     write_table(folder, "scores", scores)

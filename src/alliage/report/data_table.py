@@ -109,7 +109,7 @@ def forecast_table(table: pd.DataFrame) -> DataTable | None:
     for words, row in (("Least", known[:1]), ("Most", known[1:][-1:])):
         for one in row:
             sentences.append(
-                f"{words}: {one['task']} in {one['models'].replace('+', ' + ')} by "
+                f"{words}: {one['task']} in {one['models']} by "
                 f"{one['method']}, {number(one['loss'])} ({number(one['low'])} to "
                 f"{number(one['high'])})."
             )

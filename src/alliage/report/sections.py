@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
 from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
-from alliage.report.data_table import DataTable, interference_table
+from alliage.report.data_table import DataTable, forecast_table, interference_table
 from alliage.report.directed import directed
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
@@ -73,6 +73,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     found = matrices(tables["distances"])
     by_layer = profiles(tables["distances"])
     conflicts = interference_table(tables["interference"])
+    losses = forecast_table(tables["forecast"])
     singular, held = spectra(tables["spectra"]), directed(tables["inclusion"])
     binned = diagrams(tables["reliability"], tables["reliability_curves"])
     errors, origin = calibration_errors(scores, binned)
@@ -103,7 +104,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
                 inclusion(held) if held else None,
             ),
             "No distances in this folder; alliage compare --base BASE MODEL... -o writes them.",
-            (conflicts,) if conflicts else (),
+            tuple(table for table in (conflicts, losses) if table),
         ),
         Section(
             "scores", "Scores",

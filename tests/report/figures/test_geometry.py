@@ -39,6 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     write_table(folder, "inclusion", made.inclusion(names), command="alliage compare")
     write_table(folder, "spectra", made.spectra(names), command="alliage compare")
     write_table(folder, "interference", made.interference(names), command="alliage interference")
+    write_table(folder, "forecast", made.forecast(names), command="alliage forecast")
     write_table(folder, "distances", made.distances(names, 2), command="alliage compare")
     return Page(render_report(folder))
 
@@ -113,9 +114,9 @@ def test_interference_by_hand() -> None:
 def test_forecast_by_hand() -> None:
     columns = ["models", "task", "method", "needs", "loss", "low", "high", "refused"]
     rows = [
-        ("a+b", "a", "ties", "weights", 5.25, 3.0, 8.0, ""),
-        ("a+b", "b", "ties", "weights", -0.5, -1.0, 1.0, ""),
-        ("a+c", "a", "ties", "weights", np.nan, np.nan, np.nan, "rank 64 was never seen"),
+        ("a + b", "a", "ties", "weights", 5.25, 3.0, 8.0, ""),
+        ("a + b", "b", "ties", "weights", -0.5, -1.0, 1.0, ""),
+        ("a + c", "a", "ties", "weights", np.nan, np.nan, np.nan, "rank 64 was never seen"),
     ]
     table = forecast_table(pd.DataFrame(rows, columns=columns))
     assert table is not None
@@ -152,6 +153,7 @@ def test_all_of_geometry_is_in_one_section(page: Page) -> None:
     figures = [figure["id"] for figure in page.attributes("figure")]
     assert figures == ["map", "heat-map", "layer-profile", "spectra", "inclusion"]
     assert "Interference" in page.text
+    assert "1 row without a forecast" in page.text
     assert "Kruskal 1964" in page.text
     # Means over two layers: 0.8 and 0.82 of a in b, 0.2 and 0.22 of b in a.
     said = "By core energy, a lies most in b (0.810 of it, the other way round 0.210; random"
