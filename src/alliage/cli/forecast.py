@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "alliage forecast --base base sentiment topics --task sentiment-data --task topics-data",
-    "alliage forecast --base base sentiment-lora topics-lora --method average",
+    "alliage forecast --base base sentiment-lora topics-lora "
+    "--task sentiment-data --task topics-data --method factor_average --json",
 )
 REFUSED = 3
 
