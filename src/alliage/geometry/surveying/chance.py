@@ -28,14 +28,7 @@ _NODES = 256  # of Gauss-Legendre; 1e-12 of the integral below for any spectrum 
 
 def of_angles(name: str, angles: Angles) -> Tensor:
     """A distance of angles between random subspaces, drawn; zero on the diagonal."""
-    moments = [
-        [
-            (0.0, 0.0) if i == j else _drawn(name, angles.d, min(r1, r2), max(r1, r2))
-            for j, r2 in enumerate(angles.ranks)
-        ]
-        for i, r1 in enumerate(angles.ranks)
-    ]
-    return torch.tensor(moments, dtype=torch.float64).movedim(-1, 0)
+    return _of_angles(name, angles.d, angles.ranks)
 
 
 def of_cosine(sums: Sums) -> Tensor:
@@ -109,6 +102,19 @@ def of_overlapping_places(counts: Counts) -> Tensor:
     mean = counts.top_chance / (together - counts.top_chance)
     slope = together / (together - counts.top_chance).square()
     return torch.stack([mean, slope.square() * counts.top_chance])
+
+
+@functools.lru_cache(maxsize=256)
+def _of_angles(metric: str, d: int, ranks: tuple[int, ...]) -> Tensor:
+    """Mean and variance for all pairs of spaces of some dimensions; not to be changed."""
+    moments = [
+        [
+            (0.0, 0.0) if i == j else _drawn(metric, d, min(r1, r2), max(r1, r2))
+            for j, r2 in enumerate(ranks)
+        ]
+        for i, r1 in enumerate(ranks)
+    ]
+    return torch.tensor(moments, dtype=torch.float64).movedim(-1, 0)
 
 
 @functools.lru_cache(maxsize=1024)

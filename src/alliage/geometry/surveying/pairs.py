@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from alliage.geometry.angles import angles_between_bases
 from alliage.geometry.low_rank import low_rank_distances, low_rank_svd
 
+_COLUMNS = 512  # of all factors at a time: their float64 copies fit a cache
 # Where an expanded square is at most this share of its terms, at most 12 of 16 digits are left.
 _CANCELLED = 1e-4
 # Eigenvalues of Gram matrices closer to zero than this leave fewer than 10 digits in a cosine.
@@ -199,10 +199,8 @@ def low_rank_pairs(
     """
     ranks = torch.tensor([update.B.shape[1] for update in updates])
     k = int(ranks.max())
-    # Columns and rows of zeros bring all factors to one rank; each side is copied as it lies.
-    columns = torch.cat([pad(update.B, (0, k - update.B.shape[1])) for update in updates], dim=1)
-    rows = torch.cat([pad(update.A, (0, 0, 0, k - len(update.A))) for update in updates])
-    gram_B, gram_A = _blocks(columns.double().T, k), _blocks(rows.double(), k)
+    gram_B = _gram([update.B.T for update in updates], k)
+    gram_A = _gram([update.A for update in updates], k)
     products = gram_B * gram_A
     spoiled = _cancelled_inside(products) | torch.tensor([u.scale == 0 for u in updates])
     if bool(spoiled.any()):
@@ -277,16 +275,28 @@ def _angles_from_gram(gram_B: Tensor, gram_A: Tensor, ranks: Tensor) -> Tensor |
     return values.masked_fill(absent, math.nan)
 
 
-def _blocks(rows: Tensor, k: int) -> Tensor:
-    """The Gram matrix of [n·k, d] as blocks [n, n, k, k]; those on and above the diagonal made."""
-    size = len(rows)
+def _gram(sides: Sequence[Tensor], k: int) -> Tensor:
+    """All products of rows of n factors [r_i, d], as blocks [n, n, k, k]; zeros beyond r_i.
+
+    A few columns of all factors at a time go into one buffer, which stays in the cache: copies of
+    whole factors take as long as the products. Only blocks on and above the diagonal are made.
+    """
+    n, d = len(sides), sides[0].shape[1]
+    size = n * k
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    upright = sides[0].stride(1) == 1  # else the rows of the factor as it lies are its columns
+    buffer = torch.zeros((size, _COLUMNS) if upright else (_COLUMNS, size), dtype=torch.float64)
+    rows = buffer if upright else buffer.T
     step = max(-(-size // 4), 1)
-    gram = rows.new_empty(size, size)
-    for start in range(0, size, step):
-        stop = start + step
-        gram[start:stop, start:] = rows[start:stop] @ rows[start:].T
-        gram[stop:, start:stop] = gram[start:stop, stop:].T
-    return gram.reshape(size // k, k, size // k, k).transpose(1, 2)
+    for start in range(0, d, _COLUMNS):
+        part = rows[:, : min(_COLUMNS, d - start)]
+        for place, side in enumerate(sides):
+            part[place * k : place * k + len(side)] = side[:, start : start + _COLUMNS]
+        for first in range(0, size, step):
+            gram[first : first + step, first:].addmm_(part[first : first + step], part[first:].T)
+    for first in range(0, size, step):
+        gram[first + step :, first : first + step] = gram[first : first + step, first + step :].T
+    return gram.reshape(n, k, n, k).transpose(1, 2)
 
 
 def _equal(first: LowRankUpdate, second: LowRankUpdate) -> bool:
