@@ -137,7 +137,7 @@ class Pictures:
         if "singular_values" not in self.spectra:
             raise UsageError(
                 Problem("spectrum", "no singular values were measured.",
-                        "Survey matrices by module, with a metric of angles or energies.")
+                        "Survey matrices by module, with spectra=True.")
             )  # fmt: skip
         return SpectrumCurves.of(self.spectra["singular_values"])
 
