@@ -233,16 +233,27 @@ def report_factors(
             if found:
                 row[f"{metric}, with loss"] = f"{np.nanmean(found):.2f} ({np.nanstd(found):.2f})"
         rows.append(row)
+    lost = []
+    for method in methods(LORA, first=True):
+        measured = [loss for loss in _losses(LORA, method, answers) if loss is not None]
+        points = [(loss.values + loss.values.T)[upper] / 2 for loss in measured]
+        if points:
+            near, far = (np.mean([each[chosen] for each in points]) for chosen in (alike, ~alike))
+            lost.append(f"{near:.1f} and {far:.1f} by {method.replace('_', ' ')}")
     report(
         "geometry_factors", "The factors of LoRA alone", rows,
         note=(
             "Fosse 2024, figure 4: distances of A alone and of B alone, queries and values, all "
             f"layers, {len(runs)} seeds; mean and range over pairs of tasks with as many labels "
             f"({int(alike.sum())} pairs) and of all others. With loss: Spearman's coefficient as "
-            "in the table above, for averaged factors. Models tuned with one seed whose heads have "
-            "one size draw the same first A, and A moves little from it: how near two A are tells "
-            "of their start, not of their tasks. The document finds A of no use and B as good as "
-            "the product, and does not tell how A was drawn."
+            "in the table above, for averaged factors. A model's head and its first A are drawn "
+            "from one stream of random numbers: with one seed, heads of one size give one first "
+            "A, and a head of k labels more gives the same rows k places on, so that row spaces "
+            "overlap where the cosine sees nothing. A moves little from its start. How near two A "
+            "are tells first of that, and whatever looks at row spaces (core energy, REC, L1) has "
+            "some of it. Points lost in pairs of as many labels and in others: "
+            f"{', '.join(lost)}. The document finds A of little use and B as good as the product, "
+            "and does not tell how A was drawn."
         ),
         command=command,
     )  # fmt: skip
