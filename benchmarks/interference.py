@@ -182,7 +182,7 @@ def _by_place(found: Mapping[str, Any]) -> list[dict[str, str]]:
         for by in ("kind", "layer"):
             tables = [run.conflicts(by).sel(top_k=TOP_K) for run in runs["tasks"]]
             for group in tables[0]["group"].values.tolist():
-                key = group if by == "kind" else group.rpartition("layer.")[2]
+                key = group if by == "kind" else group.rpartition(".")[2]
                 key = f"layer {key}" if key.isdigit() else key
                 if by == "layer" and key == group:
                     continue
