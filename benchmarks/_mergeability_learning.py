@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from benchmarks._mergeability_losses import interval, within
 from benchmarks._mergeability_merges import UNLABELLED
 
 COMMAND = "python -m benchmarks mergeability --learn"
-FROM_WEIGHTS = ("all.lost", "value.lost")
-FROM_ANSWERS = ("changed", "expected", "variation")
+FROM_WEIGHTS = {"lora": ("all.lost",), "full": ("value.lost",)}
+FROM_ANSWERS = ("expected", "variation")
 _FEW = 100  # losses that a lesson needs: those of the pairs of two seeds
 _EDGES = (-np.inf, 2.0, 5.0, np.inf)  # points
 
@@ -66,7 +67,7 @@ def learn(table: pd.DataFrame, weights: Mapping[tuple[str, str], pd.DataFrame]) 
 
     def lesson(rows: pd.DataFrame, form: Any, method: str, needs: Any) -> Lesson:
         partners = needs == "weights"
-        predictors = FROM_WEIGHTS if partners else FROM_ANSWERS
+        predictors = FROM_WEIGHTS[form] if partners else FROM_ANSWERS
         _, checked = check(rows, predictors, partners=partners)
         model = Model.fit(
             rows[list(predictors)].to_numpy(float), rows["loss"].to_numpy(), list(rows["task"]),
@@ -128,9 +129,9 @@ def compared(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
             both = rows[rows["method"] == method].merge(
                 rows[rows["method"] == against], on=keys, suffixes=("", "_against")
             )
-            # By halves: choosing and measuring on the same examples would find differences in noise.
+            # By halves: chosen and measured on the same examples, noise would make a difference.
             both = both.assign(difference=both["second"] - both["second_against"])
-            for low, high in zip(_EDGES[:-1], _EDGES[1:], strict=True):
+            for low, high in itertools.pairwise(_EDGES):
                 some = both[both["first_against"].between(low, high, inclusive="left")]
                 means = some.groupby(["family", "task"])["difference"].mean()
                 if len(means) >= 4:

@@ -1,4 +1,4 @@
-"""Answers of parents and merges as a tidy table: what was lost, and what was seen without labels."""
+"""Answers of parents and merges as a tidy table: what was lost, and what is seen unlabelled."""
 
 from __future__ import annotations
 

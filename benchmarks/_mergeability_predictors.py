@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ PUBLISHED = {
     "martin": True, "explained_energy": False, "core_energy": False, "rec": False, "sar": False,
     "sti": True, "sign_agreement": False, "top_overlap": False,
 }  # fmt: skip
-KINDS = {"lora": ("query", "value", ""), "full": ("query", "value", "mlp", "")}
+KINDS = {"lora": ("query", "value", ""), "full": ("query", "value", "mlp")}
 LAST = (None, 3)
 
 
@@ -67,9 +66,3 @@ def own(
             for (names, task), values in found.items()
         ]
     )
-
-
-def timed(work: Any, *given: Any) -> tuple[Any, float]:
-    """What a function returns, and its seconds."""
-    started = time.perf_counter()
-    return work(*given), time.perf_counter() - started

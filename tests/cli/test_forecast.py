@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,14 @@ def test_a_single_model_is_refused(alliage):
     done = alliage("alliage forecast --base base sentiment")
     assert done.returncode == 2
     assert "expected two or more" in done.stderr
+
+
+def test_the_page_of_the_documentation_runs(alliage, workspace, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "forecast.md").read_text()
+    shell, python, _ = re.findall(r"```(?:sh|python)\n(.*?)```", page, re.DOTALL)
+    first, second = shell.splitlines()
+    assert alliage(first).returncode == 0
+    assert alliage(second).returncode == 3  # the models are far smaller than what was learned from
+    monkeypatch.chdir(workspace)
+    exec(compile(python, "forecast.md", "exec"), {})
+    assert "Least expected loss" in capsys.readouterr().out
