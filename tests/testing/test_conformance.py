@@ -10,7 +10,6 @@ from alliage.merging.registry import weighted_sum
 from alliage.merging.signature import Factor, In, PerModel, PerModelNumber
 from alliage.testing import check_method
 
-
 NEUTRAL = {"flip_signs": {"probability": 0.0}}
 
 
