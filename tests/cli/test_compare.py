@@ -86,6 +86,12 @@ def test_directed_metrics_spectra_and_intervals(alliage, tmp_path):
     assert len(document["inclusion"]) == 8
 
 
+def test_a_single_value_has_no_interval(alliage):
+    done = alliage("sentiment", "topics", "--by", "model", "--metrics", "l2,geodesic")
+    assert done.returncode == 0, done.stderr
+    assert "[" not in done.stdout.partition("random subspaces")[0]
+
+
 def test_factors_and_sides(alliage):
     done = alliage("sentiment-lora", "topics-lora", "--metrics", "geodesic", "--of", "A")
     assert done.returncode == 0, done.stderr

@@ -32,6 +32,7 @@ def test_the_same_every_time_and_absent_values_are_left_out():
     assert 1 <= low[0] < 2.5 < high[0] <= 4
     assert math.isnan(low[1])
     assert math.isnan(high[1])
+    assert np.isnan(mean_interval([[3.0], [4.0]])).all()
     with_gap = mean_interval([1.0, math.nan, 3.0])
     assert with_gap == (1.0, 3.0)
 

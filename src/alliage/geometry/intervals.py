@@ -43,6 +43,7 @@ def mean_interval(
     edges = (1 - level) / 2
     low, high = np.full((2, len(rows)), np.nan)
     enough = defined.sum(axis=1) > 1
-    low[enough], high[enough] = np.nanquantile(means[:, enough], [edges, 1 - edges], axis=0)
+    if enough.any():
+        low[enough], high[enough] = np.nanquantile(means[:, enough], [edges, 1 - edges], axis=0)
     shape = table.shape[:-1]
     return low.reshape(shape), high.reshape(shape)

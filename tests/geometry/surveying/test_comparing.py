@@ -14,6 +14,7 @@ import alliage
 from alliage import vectors
 from alliage.errors import AlliageError, UsageError
 from alliage.geometry import survey
+from alliage.geometry.surveying.metrics import METRICS
 from tests.conftest import bert_config
 
 QUERY = "encoder.layer.1.attention.self.query"
@@ -137,7 +138,9 @@ def test_identical_models_are_at_zero(family, tmp_path, compare):
     for model in ("sentiment", "sentiment-lora"):
         shutil.copytree(family / model, tmp_path / "again" / model)
         found = alliage.compare(
-            family / "base", {"one": family / model, "two": tmp_path / "again" / model}
+            family / "base",
+            {"one": family / model, "two": tmp_path / "again" / model},
+            [name for name, metric in METRICS.items() if metric.sense == "distance"],
         )
         for metric in found.metrics:
             pair = found[metric].sel(task="one", other="two").dropna("module")

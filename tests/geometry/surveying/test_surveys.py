@@ -10,7 +10,7 @@ from alliage.errors import UsageError
 from alliage.geometry import Survey
 
 
-def made(distances, null=None, sd=0.01):
+def made(distances, null=None, sd=0.01, metric="geodesic"):
     """A survey of models a, b, ... with one module."""
     names = list("abcdefgh"[: len(distances)])
     coordinates = {
@@ -27,8 +27,9 @@ def made(distances, null=None, sd=0.01):
 
     flat = [[null or 0.0] * len(names)] * len(names)
     deviations = [[sd] * len(names)] * len(names)
-    tables = dataset(geodesic=flat, geodesic_sd=deviations) if null else dataset()
-    return Survey(dataset(geodesic=distances), tables, ("a note & more.",))
+    chance = {metric: flat} | ({f"{metric}_sd": deviations} if sd else {})
+    tables = dataset(**chance) if null else dataset()
+    return Survey(dataset(**{metric: distances}), tables, ("a note & more.",))
 
 
 THREE = [[0.0, 1.0, 2.0], [1.0, 0.0, 1.5], [2.0, 1.5, 0.0]]
@@ -49,6 +50,32 @@ def test_findings_on_two_models():
     # Two standard deviations below the mean may be chance.
     not_closer = "geodesic: a – b 1; random subspaces 1.1: not closer than chance."
     assert made(pair, null=1.1, sd=0.05).findings() == [not_closer]
+
+
+def test_findings_of_shares_say_who_lies_in_whom():
+    """Both ways: 0.5 of a in b, 0.2 of b in a; chance is 0.3 ± 0.01."""
+    pair = [[1.0, 0.5], [0.2, 1.0]]
+    assert made(pair, null=0.3, metric="core_energy").findings() == [
+        "core_energy: lowest b in a 0.2, highest a in b 0.5; random directions 0.3: "
+        "1 of 2 pairs above chance."
+    ]
+    # Without a deviation nothing is said of what is beyond chance.
+    assert made(pair, null=0.3, sd=None, metric="sar").findings() == [
+        "sar: lowest b merged with a 0.2, highest a merged with b 0.5; chance 0.3."
+    ]
+
+
+def test_intervals_of_means_over_modules():
+    three = made(THREE)
+    assert three.interval("geodesic").low.isnull().all()  # of one module
+    modules = xr.concat([three.data + shift for shift in (0.0, 1.0)], "module")
+    found = Survey(modules, three.null, ()).interval("geodesic")
+    assert found.low.dims == ("task", "other")
+    # Two modules, drawn twice: the mean is the smaller, the middle or the larger.
+    np.testing.assert_array_equal(found.low, THREE)
+    np.testing.assert_array_equal(found.high, np.array(THREE) + 1)
+    with pytest.raises(KeyError, match="not measured here"):
+        three.interval("l2")
 
 
 def test_pairs_without_a_distance_are_no_finding():
