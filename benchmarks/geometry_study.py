@@ -397,7 +397,7 @@ def _off(values: np.ndarray) -> np.ndarray:
 
 def draw(family: Family, home: Path, one: Survey, folder: Path) -> None:
     """Figures 2 to 4 of the first document, the map and the graph of the second, for a seed."""
-    from alliage.geometry.mapping.saving import save_pictures
+    from alliage.geometry.surveying.figures import save_pictures
 
     save_pictures(one, folder / "both")
     for words in ("queries", "values"):

@@ -95,7 +95,7 @@ def compare(
     written = [] if out is None else _write(survey, out)
     drawn: list[str] = []
     if figures is not None:
-        from alliage.geometry.mapping.saving import save_pictures
+        from alliage.geometry.surveying.figures import save_pictures
 
         drawn = [str(path) for path in save_pictures(survey, figures)]
     if json:

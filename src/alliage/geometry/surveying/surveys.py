@@ -14,10 +14,10 @@ import xarray as xr
 
 from alliage.errors import nearest
 from alliage.geometry.intervals import mean_interval
-from alliage.geometry.mapping.pictures import Pictures
 from alliage.geometry.surveying import storing
 from alliage.geometry.surveying.findings import finding
 from alliage.geometry.surveying.metrics import METRICS
+from alliage.geometry.surveying.pictures import Pictures
 
 if TYPE_CHECKING:
     import pandas as pd
