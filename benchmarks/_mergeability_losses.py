@@ -21,7 +21,8 @@ def losses(folder: Path, family: str, seed: int) -> pd.DataFrame:
 
     Losses are of the merge against the task's own model: `loss` in points of accuracy, `log_loss`
     in nats. `first` and `second` are of the two halves of the examples. The others are seen without
-    labels, on the few unlabelled examples, or on all that are scored (`all_...`).
+    labels, on the few unlabelled examples, on the first half of those that are scored
+    (`half_...`), or on all of them (`all_...`).
     """
     parents = {
         path.stem.split("-", 1)[1]: dict(np.load(path)) for path in folder.glob("parent-*.npz")
@@ -45,9 +46,10 @@ def losses(folder: Path, family: str, seed: int) -> pd.DataFrame:
                 **_seen(own[f"{task}/unlabelled"], answers[f"{task}/unlabelled"],
                         shrunk[f"{task}/unlabelled"]),
                 **{
-                    f"all_{name}": value
+                    f"{part}_{name}": value
+                    for part, step in (("half", 2), ("all", 1))
                     for name, value in _seen(
-                        own[f"{task}/scored"], answers[f"{task}/scored"]
+                        own[f"{task}/scored"][::step], answers[f"{task}/scored"][::step]
                     ).items()
                 },
             }  # fmt: skip

@@ -18,7 +18,7 @@ PUBLISHED = {
     "sti": True, "sign_agreement": False, "top_overlap": False,
 }  # fmt: skip
 KINDS = {"lora": ("query", "value", ""), "full": ("query", "value", "mlp")}
-LAST = (None, 3)
+LAST_LAYERS = 3
 
 
 def published(family: Family, home: Path, seed: int, form: str) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def published(family: Family, home: Path, seed: int, form: str) -> pd.DataFrame:
         for task in family.tasks
     ]
     rows = []
-    for kind, last in itertools.product(KINDS[form], LAST):
+    for kind, last in itertools.product(KINDS[form], (None, LAST_LAYERS)):
         survey = alliage.geometry.survey(
             vectors, list(PUBLISHED), modules=kind or None, last_layers=last
         )

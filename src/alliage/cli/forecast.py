@@ -1,4 +1,4 @@
-"""alliage forecast: will they merge?"""
+"""alliage forecast: what merges will cost."""
 
 from __future__ import annotations
 
