@@ -18,7 +18,8 @@ from torch import Tensor
 from alliage.geometry.angles import angles_between_bases
 from alliage.geometry.low_rank import low_rank_distances, low_rank_svd
 
-_COLUMNS = 512  # of all factors at a time: their float64 copies fit a cache
+_AT_ONCE = 1 << 17  # numbers of all factors at a time: their float64 copies fit a cache
+_SMALL = 96  # rows of a Gram matrix that are not worth leaving half of it out
 # Where an expanded square is at most this share of its terms, at most 12 of 16 digits are left.
 _CANCELLED = 1e-4
 # Eigenvalues of Gram matrices closer to zero than this leave fewer than 10 digits in a cosine.
@@ -285,13 +286,14 @@ def _gram(sides: Sequence[Tensor], k: int) -> Tensor:
     size = n * k
     gram = torch.zeros(size, size, dtype=torch.float64)
     upright = sides[0].stride(1) == 1  # else the rows of the factor as it lies are its columns
-    buffer = torch.zeros((size, _COLUMNS) if upright else (_COLUMNS, size), dtype=torch.float64)
+    columns = min(max(_AT_ONCE // size, 1), d)
+    buffer = torch.zeros((size, columns) if upright else (columns, size), dtype=torch.float64)
     rows = buffer if upright else buffer.T
-    step = max(-(-size // 4), 1)
-    for start in range(0, d, _COLUMNS):
-        part = rows[:, : min(_COLUMNS, d - start)]
+    step = -(-size // 4) if size > _SMALL else size
+    for start in range(0, d, columns):
+        part = rows[:, : min(columns, d - start)]
         for place, side in enumerate(sides):
-            part[place * k : place * k + len(side)] = side[:, start : start + _COLUMNS]
+            part[place * k : place * k + len(side)] = side[:, start : start + columns]
         for first in range(0, size, step):
             gram[first : first + step, first:].addmm_(part[first : first + step], part[first:].T)
     for first in range(0, size, step):
