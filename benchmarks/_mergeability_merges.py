@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ def measure(
     ]
     if not waiting:
         return
-    models = _Models(family, home, seed, scored)
+    models = Models(family, home, seed, scored)
     for each in waiting:
         models.become(each)
         answers = {
@@ -114,7 +115,7 @@ def measure(
         partial.rename(out / each.file)
 
 
-class _Models:
+class Models:
     """The models of one seed: one body in memory, that becomes any merge, and a head for each."""
 
     def __init__(self, family: Family, home: Path, seed: int, scored: int) -> None:
@@ -147,6 +148,7 @@ class _Models:
         }
         self._body = self._base.clone()
         self._classifiers: dict[str, Any] = {}
+        self._names: dict[str, Mapping[str, str]] = {}  # of the body's weights in each model
         self._examples: dict[str, dict[str, Any]] = {}
         for name, ref in family.tasks.items():
             task = load_task(home / ref)
@@ -156,8 +158,9 @@ class _Models:
             model = classifier.model
             if checkpoint.adapter is not None:
                 model = model.merge_and_unload()
+            classifier = replace(classifier, model=model)
             held = dict(model.named_parameters())
-            own = sources(model, base)
+            own = self._names[name] = sources(model, base)
             for parameter, place in self._places.items():
                 held[own[parameter]].data = self._body[place].view(shapes[parameter])
             self._classifiers[name] = classifier
@@ -207,3 +210,50 @@ class _Models:
             if merge.method == "parent":
                 found[f"{part}_truth"] = answers.truth
         return found
+
+    def features(self, task: str) -> tuple[Any, Any]:
+        """Logits, and what the body gives the task's head, [n, d], on the unlabelled examples."""
+        from alliage.evaluation.answers import predict
+
+        seen: list[Any] = []
+        hook = self._head(task).register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].detach().numpy())
+        )
+        # In one batch, and so in one order.
+        found = predict(self._classifiers[task], self._first(task), batch_size=UNLABELLED)
+        hook.remove()
+        return found.logits, np.concatenate(seen)
+
+    def gradient(self, task: str, answers: Any) -> Any:
+        """Of the cross-entropy to some answers, by all weights of the body; flat."""
+        import torch
+
+        classifier = self._classifiers[task]
+        encoded = classifier.encoder.encode(self._first(task))
+        batch = classifier.encoder.collate(encoded)
+        batch.pop("labels")
+        model = classifier.model.requires_grad_(True)
+        logits = model(**batch).logits[:, list(classifier.columns)]
+        torch.nn.functional.cross_entropy(logits, torch.as_tensor(answers)).backward()
+        own = self._names[task]
+        held = dict(model.named_parameters())
+        found = np.concatenate([
+            held[own[name]].grad.flatten().numpy() for name in self._places
+        ])  # fmt: skip
+        model.zero_grad(set_to_none=True)
+        model.requires_grad_(False)
+        return found
+
+    def _first(self, task: str) -> Any:
+        return self._examples[task]["unlabelled"]
+
+    def _head(self, task: str) -> Any:
+        import torch
+
+        return next(
+            module
+            for name, module in self._classifiers[task].model.named_modules()
+            if name.split(".")[-1] != "dense"
+            and "classifier" in name
+            and isinstance(module, torch.nn.Linear)
+        )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks._merge_families import FAMILIES, SEEDS
+from benchmarks._mergeability_crossed import crossed
 from benchmarks._mergeability_learning import (
     FROM_ANSWERS,
     FROM_WEIGHTS,
@@ -30,14 +31,20 @@ from benchmarks._report import report
 
 SCORED = 800  # examples of each task
 _LATE = ("survey: cosine", "survey: geodesic")  # printed of the last layers, too
+_CROSSED = {
+    "cka": f"{UNLABELLED} unlabelled: 1 − CKA of the two parents' features",
+    "gradient": f"{UNLABELLED} unlabelled: distance of the two tasks' gradients at the base",
+    "height": f"{UNLABELLED} labelled: log loss of the average over the mean of the two parents",
+}
 _COMMAND = "mergeability --home HOME --learn"
 _PREDICTORS_NOTE = (
     "Spearman's coefficient between a predictor and the loss δ(i, ·) of task i, the accuracy of "
     "its own model less that of the merge, over the seven partners of i: mean (standard "
     "deviation) over eight tasks and the seeds of tuning. All 28 pairs, merged with the methods' "
-    f"default settings, scored on up to {SCORED} examples of the test split that nothing else "
-    "saw. Signs are turned so that a positive coefficient is what the literature expects. survey: "
-    "means over modules, as `alliage compare` has them, 16 directions of dense updates; planned "
+    f"default settings, scored on up to {SCORED} examples of the test split (validation where "
+    f"there is none); {UNLABELLED} others of it are the unlabelled ones. Signs are turned so that "
+    "a positive coefficient is what the literature expects. survey: means over modules, as "
+    "`alliage compare` has them, 16 directions of dense updates; planned "
     "merge: the displacement of each model, as `alliage forecast` has it. One half for the "
     "other: how far the losses themselves agree when measured on halves of the test, at some 330 "
     "examples each. What is seen of the scored inputs themselves shares their chance with them. "
@@ -137,6 +144,9 @@ def _report(
             found.setdefault(f"planned merge: {name}", {})[key] = within(rows, name)
         for name in ("changed", "expected", "variation", "divergence", "disentanglement"):
             found.setdefault(f"{UNLABELLED} unlabelled: {name}", {})[key] = within(rows, name)
+        beside = _crossed(rows, key[0], home, kept)
+        for name, words in _CROSSED.items():
+            found.setdefault(words, {})[key] = within(beside, name)
         halves = rows.assign(loss=rows["second"])
         for name in ("changed", "expected", "divergence"):
             words = f"half of the test without labels, for the other half: {name}"
@@ -146,7 +156,7 @@ def _report(
         found.setdefault("one half of the test for the other", {})[key] = within(halves, "first")
     printed = [
         {"predictor": name, **{
-            title: f"{by[key].mean():.2f} ({by[key].std():.2f})" if key in by else ""
+            title: _spread(by.get(key))
             for key, title in columns.items()
         }}
         for name, by in sorted(found.items(), key=lambda item: "survey" not in item[0])
@@ -167,6 +177,17 @@ def _report(
         "mergeability_forecast", "The forecast on tasks that it has not seen",
         _forecast_rows(table, pairs, found), command=_COMMAND, note=_FORECAST_NOTE,
     )  # fmt: skip
+
+
+def _crossed(rows: pd.DataFrame, name: str, home: Path, kept: Path) -> pd.DataFrame:
+    parts = []
+    for seed, some in rows.groupby("seed"):
+        file = kept / f"crossed-{name}-{seed}.parquet"
+        if not file.exists():
+            answers = kept / f"{name}-{seed}"
+            crossed(FAMILIES[name], home / name, answers, int(str(seed))).to_parquet(file)
+        parts.append(some.merge(pd.read_parquet(file), on=["task", "other"]))
+    return pd.concat(parts)
 
 
 def _of_survey(rows: pd.DataFrame, name: str, home: Path, kept: Path) -> dict[str, pd.Series]:
@@ -229,6 +250,12 @@ def _forecast_rows(
         }
         for title, values, best in checked
     ]
+
+
+def _spread(values: pd.Series | None) -> str:
+    if values is None or values.empty:
+        return ""
+    return f"{values.mean():.2f} ({values.std():.2f})"
 
 
 def _with(value: float, ends: tuple[float, float], digits: int) -> str:
