@@ -73,11 +73,11 @@ def _lost(parent: Any, merged: Any, truth: Any) -> dict[str, float]:
 
 def _seen(parent: Any, merged: Any, alone: Any = None) -> dict[str, float]:
     from alliage.forecasting.asking import predictors
-    from alliage.forecasting.measures import changed_share, divergence
+    from alliage.forecasting.measures import disentanglement_error, divergence
 
     found = {**predictors(parent, merged), "divergence": divergence(parent, merged)}
     if alone is not None:
-        found["disentanglement"] = 100 * changed_share(alone, merged)
+        found["disentanglement"] = 100 * disentanglement_error([merged], [alone])
     return found
 
 

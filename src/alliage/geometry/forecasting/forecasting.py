@@ -16,8 +16,6 @@ from alliage.geometry.forecasting.predicting import Member, OnEvent, predict
 from alliage.geometry.forecasting.result import Expected, Forecast
 from alliage.vectors import LowRankVector, TaskVector, Vector
 
-DEFAULT_METHODS = ("average", "factor_average")  # what predictors without answers are worked out of
-
 
 def forecast_from_weights(
     vectors: Sequence[Vector],
