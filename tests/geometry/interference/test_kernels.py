@@ -22,7 +22,7 @@ def values(models, numel, kind):
 
 CASES = [
     (models, numel, kind)
-    for models in (2, 3, 8, 9)
+    for models in (2, 3, 8, 10)
     for numel, kind in ((1, "normal"), (1024, "coarse"), (2500, "normal"), (3000, "sparse"),
                         (1500, "tiny"))
 ]  # fmt: skip

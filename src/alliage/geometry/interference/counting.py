@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-# Up to so many models, blocks are reduced to how often each pattern of signs occurs: 3⁹ = 19,683.
-MOST_TALLIED = 9
+# Up to so many models, blocks are reduced to how often each pattern of signs occurs: 3¹⁰ = 59,049.
+MOST_TALLIED = 10
 _COLUMNS = 1 << 14  # patterns looked at together
 
 
@@ -87,7 +87,7 @@ class SignTally:
             ones = np.ones(signs.shape[1], np.int64)
             self._counts = self._counts.plus(_count(signs, ones, self._subsets))
             return
-        codes = np.zeros(signs.shape[1], np.int16)
+        codes = np.zeros(signs.shape[1], np.int32)
         for row in signs:
             codes *= 3
             codes += row
