@@ -66,14 +66,14 @@ _NOTE = f"""\
 All pairs of {ADAPTERS} LoRA adapters: geodesic, cosine and L2 of all modules by `alliage.compare`,
 from files to the array with what chance gives, and the same computation on factors in memory, which
 is "ours"; beside a loop of `scipy.linalg.subspace_angles` over all pairs of B in memory, which is
-geodesic alone. Medians of {RUNS} runs in turn. The loop has one
-thread, its best: with two, its small products wait for each other, 11 ms for a pair on an idle
-machine and over a second on a busy one, and the 32 s of the requirement are 11 ms for each of 2880
-pairs. Processor seconds say more than seconds where a machine is shared. The dense route is the
-same loop over the products B·A, of one module, taken times the number of modules. No survey of
-adapters can do with less than two Gram matrices of all factors in float64, 13 GFLOP for the large
-shape. The dense survey is of four Llama-shaped models of 336 M parameters in bfloat16, by the 16
-exact leading directions of each matrix; its memory is the peak that no file backs."""
+geodesic alone. Medians of {RUNS} runs in turn. The loop has one thread, its best: with two, its
+small products wait for each other. Processor seconds say more than seconds where a machine is
+shared. The dense route is the same loop over the products B·A, of one module, taken times the
+number of modules. No survey of adapters can do with less than two Gram matrices of all factors in
+float64, 13 GFLOP for the large shape, which takes two cores a tenth of a second: about 100 times
+the loop is where this ends. The dense survey is of four Llama-shaped models of 336 M parameters in
+bfloat16, by the 16 exact leading directions of each matrix; its memory is the peak that no file
+backs."""
 
 
 def _shape_rows(
