@@ -65,7 +65,10 @@ _FORECAST_NOTE = (
     "they forecast is the mean of the other tasks' losses, which falls where the task's own are "
     "large. The last two rows: inputs that are not those of the test do no better when there are "
     "more of them, while the inputs of the test themselves share their chance with the losses "
-    "measured on them."
+    "measured on them. Tried on some of these merges without gain: an isotonic correction of the "
+    "regression (error 2.5 points before, 3.2 after, on one family), trees in place of a line, "
+    "probabilities softened or averaged with the merge's, weights beside answers, and answers to "
+    "random tokens in place of texts."
 )
 
 
