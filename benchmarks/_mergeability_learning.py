@@ -78,7 +78,7 @@ def learn(table: pd.DataFrame, weights: Mapping[tuple[str, str], pd.DataFrame]) 
         return Lesson(
             form, method, needs, model, (min(sizes), max(sizes)),
             (8, 8) if form == "lora" else (0, 0),
-            rows.groupby(["family", "seed", "models"]).ngroups,
+            rows.groupby(["family", "seed", "models", "method"]).ngroups,
             round(checked["spearman"], 3), round(checked["error"], 3),
         )  # fmt: skip
 
