@@ -64,7 +64,7 @@ _FORECAST_NOTE = (
     "kinds of modules and layers, chosen on these data. Over all pairs weights say nothing: what "
     "they forecast is the mean of the other tasks' losses, which falls where the task's own are "
     "large. In the last row but one, losses are measured on half as many examples, which hides "
-    "what more unlabelled ones bring (table above: share of answers changed, averaged factors, 0.52 by "
+    "what more unlabelled ones bring (table above: share changed, averaged factors, 0.52 by "
     f"{UNLABELLED}, 0.73 by up to {SCORED // 2}); in the last, the inputs share their chance with "
     "the losses measured on them. "
     "Tried on some of these merges without gain: an isotonic correction of the "
