@@ -68,7 +68,7 @@ def leading_directions(
     U, S, V = U[:, :kept], S[:kept], V[:, :kept]
     if not kept:
         return Leading(U, S, V, torch.nan, 0.0)
-    share = float(S.square().sum()) / squared_norm(matrix)
+    share = float(S.square().sum()) / squared_norm(matrix if matrix.is_contiguous() else matrix.mT)
     left, right = _times(matrix, V) - U * S, _times(matrix.mT, U) - V * S
     error = max(float(torch.linalg.norm(left)), float(torch.linalg.norm(right))) / float(S[0])
     return Leading(U, S, V, min(share, 1.0), error)

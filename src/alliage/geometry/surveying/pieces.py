@@ -16,6 +16,7 @@ from alliage.geometry.surveying.pairs import LowRankUpdate
 from alliage.vectors import LowRankVector, Vector
 
 _BLOCK = 1 << 16  # elements of each model at a time: float64 rows of ten models fit a cache
+_PART = 1 << 22  # elements of a whole matrix that are read at a time
 
 # Linear and convolution layers among embeddings; the others are tables, one vector in each row.
 _PROJECTION = re.compile(r"(proj\w*|dense|conv)\.weight$")
@@ -124,11 +125,21 @@ def row_blocks(vectors: Sequence[Vector], piece: Piece) -> Iterator[Rows]:
 
 def _stored(vector: Vector, piece: Piece) -> Tensor:
     """The update as it is stored, [rows, columns]; of a fused one the part's outputs as rows."""
-    delta = vector.delta(piece.parameter).reshape(_folded(vector, piece))
+    delta = _whole(vector, piece.parameter).reshape(_folded(vector, piece))
     if not piece.part:
         return delta
     upright = is_upright(vector, Piece(piece.parameter))
     return (delta if upright else delta.mT)[list(piece.outputs)]
+
+
+def _whole(vector: Vector, parameter: str) -> Tensor:
+    """`Vector.delta`, without the whole of what it is the difference of beside it."""
+    numel = math.prod(vector.shapes[parameter])
+    delta = torch.empty(numel)
+    for start in range(0, numel, _PART):
+        stop = min(start + _PART, numel)
+        delta[start:stop] = vector.block(parameter, start, stop)
+    return delta
 
 
 def _folded(vector: Vector, piece: Piece) -> tuple[int, int]:
