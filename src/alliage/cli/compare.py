@@ -146,7 +146,8 @@ def _print_spectra(survey: Survey) -> None:
             for name, *values in zip(survey.names, *means, strict=True)
         ]
         columns = [str(name).replace("_", " ") for name in quantities]
-        title = f"spectra, mean over {survey.spectra.sizes['module']} modules"
+        count = survey.spectra.sizes["module"]
+        title = f"spectra, mean over {count} modules" if count > 1 else "spectra"
         console.print_table(title, ("", *columns), rows)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 from alliage.geometry.angles import numerical_rank
-from alliage.geometry.truncation import squared_norm, truncate_to_energy, truncate_to_rank
+from alliage.geometry.truncation import (
+    fewest_directions,
+    squared_norm,
+    truncate_to_energy,
+    truncate_to_rank,
+)
 
 # Up to this smaller side all directions are looked at: 1024 by 4096 takes a second on one core.
 EXACT_SIDE = 1024
@@ -26,8 +30,10 @@ class Leading(NamedTuple):
         V: [n, k], float64, orthonormal.
         energy: the share ‖S‖² / ‖M‖² of M that they hold, in [0, 1]; what is left out is exactly
             the rest. NaN for zero.
-        error: ‖M·V − U·diag(S)‖_F / S₁. Within error·S₁ of each Sᵢ lies a singular value of M
-            (Weyl); at 1e-12 and below the directions are exact.
+        error: ‖M·V − U·diag(S)‖_F / S₁. Within error·S₁ of each Sᵢ lies some singular value of M
+            (Weyl), not necessarily the i-th; at 1e-12 and below the directions are exact.
+        spectrum: all singular values above rounding, descending; None where the smaller side
+            exceeds `EXACT_SIDE`.
     """
 
     U: Tensor
@@ -35,17 +41,18 @@ class Leading(NamedTuple):
     V: Tensor
     energy: float
     error: float
+    spectrum: Tensor | None
 
 
 def leading_directions(
     matrix: Tensor, rank: int | None = None, energy: float | None = None, *, seed: int = 0
 ) -> Leading:
-    """The `rank` leading directions, or as many as hold a share of the energy.
+    """The `rank` leading directions, or as few as hold a share of the energy.
 
-    With a rank, from the eigenvectors of the smaller Gram matrix in float64, which resolves what a
-    float32 update holds; where the smaller side exceeds `EXACT_SIDE`, and for a share of energy,
-    the directions are drawn as `truncation` does it. Where S_k and S_{k+1} are close, the space is
-    sensitive to small changes of M. A square update of full rank spans everything.
+    From the eigenvectors of the smaller Gram matrix in float64, which resolves what a float32
+    update holds; where the smaller side exceeds `EXACT_SIDE` the directions are drawn as
+    `truncation` does it. Where S_k and S_{k+1} are close, the space is sensitive to small changes
+    of M. A square update of full rank spans everything.
 
     Args:
         matrix: M [m, n], float32.
@@ -56,22 +63,23 @@ def leading_directions(
     Returns:
         k ≤ rank directions; those with S ≤ max(m, n)·eps·S₁, eps that of float32, are left out.
     """
-    if energy is not None:
-        U, S, V = truncate_to_energy(matrix, energy, seed=seed)
-    elif rank is None:
+    if rank is None and energy is None:
         raise ValueError("expected a rank or a share of energy, got neither")
-    elif min(matrix.shape) > EXACT_SIDE:
-        U, S, V = truncate_to_rank(matrix, rank, seed=seed)
+    spectrum = None
+    if min(matrix.shape) <= EXACT_SIDE:
+        U, S, V, spectrum = _exact(matrix, rank, energy)
+    elif energy is not None:
+        U, S, V = truncate_to_energy(matrix, energy, seed=seed)
     else:
-        U, S, V = _exact(matrix, rank)
-    kept = int(numerical_rank(S, max(matrix.shape), eps=torch.finfo(torch.float32).eps))
+        U, S, V = truncate_to_rank(matrix, rank or 1, seed=seed)
+    kept = _resolved(S, matrix)
     U, S, V = U[:, :kept], S[:kept], V[:, :kept]
     if not kept:
-        return Leading(U, S, V, torch.nan, 0.0)
+        return Leading(U, S, V, torch.nan, 0.0, spectrum)
     share = float(S.square().sum()) / squared_norm(matrix if matrix.is_contiguous() else matrix.mT)
     left, right = _times(matrix, V) - U * S, _times(matrix.mT, U) - V * S
     error = max(float(torch.linalg.norm(left)), float(torch.linalg.norm(right))) / float(S[0])
-    return Leading(U, S, V, min(share, 1.0), error)
+    return Leading(U, S, V, min(share, 1.0), error, spectrum)
 
 
 def spectral_norm(matrix: Tensor, *, seed: int = 0) -> float:
@@ -91,32 +99,31 @@ def spectral_norm(matrix: Tensor, *, seed: int = 0) -> float:
         return 0.0
     rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     if len(rows) <= EXACT_SIDE:
-        return float(_top(_gram(rows), 1)[0].clamp(min=0).sqrt())
+        return float(torch.linalg.eigvalsh(_gram(rows))[-1].clamp(min=0).sqrt())
     return _lanczos(rows, seed)
 
 
-def _exact(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def _exact(
+    matrix: Tensor, rank: int | None, energy: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """U, S and V of the leading directions, and all singular values above rounding."""
     if matrix.shape[0] > matrix.shape[1]:
-        U, S, V = _exact(matrix.mT, rank)
-        return V, S, U
-    values, U = _leading_eigenvectors(_gram(matrix), rank)
-    S = values.clamp(min=0).sqrt()
-    U = U[:, S > 0]
-    S = S[S > 0]
+        U, S, V, spectrum = _exact(matrix.mT, rank, energy)
+        return V, S, U, spectrum
+    # Of torch, whose threads `one_torch_thread` holds: those of scipy would show in the digits.
+    values, vectors = torch.linalg.eigh(_gram(matrix))
+    spectrum = values.flip(0).clamp(min=0).sqrt()
+    spectrum = spectrum[: _resolved(spectrum, matrix)]
+    count = fewest_directions(spectrum, energy) if energy is not None else rank
+    S = spectrum[:count]
+    U = vectors.flip(1)[:, : len(S)]
     Q, R = torch.linalg.qr(_times(matrix.mT, U) / S)
-    return U, S, Q * R.diagonal().sign()
+    return U, S, Q * R.diagonal().sign(), spectrum
 
 
-def _leading_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    size = len(gram)
-    values, vectors = eigh(gram.numpy(), subset_by_index=[max(size - count, 0), size - 1])
-    return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
-
-
-def _top(gram: Tensor, count: int) -> Tensor:
-    size = len(gram)
-    found = eigh(gram.numpy(), subset_by_index=[max(size - count, 0), size - 1], eigvals_only=True)
-    return torch.from_numpy(found).flip(0)
+def _resolved(S: Tensor, matrix: Tensor) -> int:
+    """How many singular values are above the rounding errors of float32."""
+    return int(numerical_rank(S, max(matrix.shape), eps=torch.finfo(torch.float32).eps))
 
 
 def _gram(rows: Tensor) -> Tensor:

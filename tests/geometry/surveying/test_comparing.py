@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -201,6 +204,33 @@ def test_results_do_not_depend_on_blocks_or_repetition(compare, monkeypatch):
     assert compare("sentiment", "topics").data.identical(whole.data)
     monkeypatch.setattr("alliage.geometry.surveying.pieces._BLOCK", 7)
     np.testing.assert_allclose(compare("sentiment", "topics")["l2"], whole["l2"], rtol=1e-12)
+
+
+def test_the_same_bytes_whatever_the_threads(tmp_path):
+    """Of matrices that are large enough for every library to split its work."""
+    name = "encoder.layer.0.attention.self.query.weight"
+    for seed, model in enumerate(("base", "one", "two")):
+        weights = torch.randn(384, 384, generator=torch.Generator().manual_seed(seed))
+        save_file({name: weights}, tmp_path / f"{model}.safetensors")
+    names = ["l2_spectral", "geodesic", "core_energy", "sar", "sti"]
+    script = (
+        "import alliage, hashlib, sys\n"
+        f"found = alliage.compare('base.safetensors', ['one.safetensors', 'two.safetensors'], "
+        f"{names}, spectra=True)\n"
+        "for part in (found.data, found.null, found.spectra):\n"
+        "    for array in part.values():\n"
+        "        print(array.name, hashlib.sha256(array.to_numpy().tobytes()).hexdigest())\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True,
+            text=True, env=os.environ | dict.fromkeys(
+                ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+        ).stdout
+        for threads in ("1", "4")
+    ]  # fmt: skip
+    assert len(printed[0].splitlines()) > len(names)
+    assert printed[0] == printed[1]
 
 
 def gpt2_pair(folder):

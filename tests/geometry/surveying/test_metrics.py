@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from scipy.linalg import subspace_angles
 
 import alliage
@@ -274,17 +276,47 @@ def test_all_wrong_settings_at_once(compare):
 
 
 def test_dense_directions_by_energy_say_what_they_hold(compare, family):
-    found = compare("sentiment", "topics", metrics=["core_energy"], energy=0.6, modules="q")
+    found = compare(
+        "sentiment", "topics", metrics=["core_energy"], energy=0.6, modules="q", spectra=True
+    )
     delta = dense_delta(family, "sentiment", f"{QUERY}.weight")
     s = np.linalg.svd(delta, compute_uv=False)
     shares = (s**2).cumsum() / (s**2).sum()
     held = found.spectra.sel(task="sentiment", module=QUERY)
     k = int((shares < 0.6).sum()) + 1
-    assert float(held["rank"]) == k
+    assert int(held["singular_values"].notnull().sum()) == k
+    assert float(held["rank"]) == len(s)
     assert float(held["energy"]) == pytest.approx(shares[k - 1], rel=1e-5)
     assert float(held["stable_rank"]) == pytest.approx((s**2).sum() / s[0] ** 2, rel=1e-5)
     assert float(held["norm"]) == pytest.approx(np.linalg.norm(s), rel=1e-5)
     assert "that hold 0.6 of ‖ΔW‖²; they hold 0.6" in found.notes[-1]
+
+
+def test_spectra_of_dense_models_are_of_all_singular_values(compare, family):
+    """However few directions stand for the update; they are shown only when asked for."""
+    found = compare("sentiment", "topics", rank=2, modules="q", spectra=True)
+    s = np.linalg.svd(dense_delta(family, "topics", f"{QUERY}.weight"), compute_uv=False)
+    p = s / s.sum()
+    entropy = -(p * np.log(p)).sum()
+    own = found.spectra.sel(task="topics", module=QUERY)
+    for name, value in {
+        "rank": 16, "effective_rank": math.exp(entropy), "entropy": entropy / math.log(16),
+        "stable_rank": (s**2).sum() / s[0] ** 2, "energy": (s[:2] ** 2).sum() / (s**2).sum(),
+    }.items():  # fmt: skip
+        assert float(own[name]) == pytest.approx(value, rel=1e-5), name
+    assert not compare("sentiment", "topics").spectra
+
+
+def test_spectra_that_are_not_known_whole_are_none(compare, monkeypatch):
+    """Beyond the exact side, of the dense model; the factors of the other are known whole."""
+    for module in ("leading", "surveying.notes"):
+        monkeypatch.setattr(f"alliage.geometry.{module}.EXACT_SIDE", 8)
+    found = compare("topics", "topics-lora", metrics=["l2"], modules="q", rank=2, spectra=True)
+    for name in ("rank", "effective_rank", "stable_rank", "entropy"):
+        assert found.spectra[name].sel(task="topics").isnull().all()
+        assert found.spectra[name].sel(task="topics-lora").notnull().all()
+    assert found.spectra["singular_values"].notnull().all()
+    assert "not known of dense updates with both sides above 8: encoder" in found.notes[-1]
 
 
 def test_spectra_of_models(compare, family):
@@ -313,3 +345,25 @@ def test_names_and_needs_are_whole():
         assert metric.unit in ("weights", "radians", "none")
         assert bool(metric.by_chance) == (metric.chance is not None)
     assert measuring.TOP == 0.2  # "the fifth" in the words
+
+
+@pytest.mark.parametrize("frozen", [[QUERY], ["encoder.layer.0", "encoder.layer.1"]])
+@pytest.mark.parametrize("metric", ["core_energy", "explained_energy", "geodesic"])
+def test_modules_that_nobody_changes(family, tmp_path, frozen, metric):
+    base = load_file(family / "base" / "model.safetensors")
+    models = {}
+    for name in ("sentiment", "topics"):
+        shutil.copytree(family / name, tmp_path / name)
+        weights = load_file(tmp_path / name / "model.safetensors")
+        for key in [key for key in weights if any(part in key for part in frozen)]:
+            (weights[key],) = (base[own] for own in base if key.endswith(own) or own.endswith(key))
+        save_file(weights, tmp_path / name / "model.safetensors")
+        models[name] = tmp_path / name
+    found = alliage.compare(family / "base", models, [metric])
+    values = found[metric].sel(task="sentiment", other="topics")
+    still = [str(name) for name in values["module"].values if name.startswith(tuple(frozen))]
+    assert len(still) >= len(frozen)
+    assert values.sel(module=still).isnull().all()
+    moved = values.sel(module=[n for n in values["module"].values if n not in still])
+    matrices = moved.sel(module=[n for n in moved["module"].values if "dense" in n or "self" in n])
+    assert matrices.notnull().all()

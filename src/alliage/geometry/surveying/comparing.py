@@ -14,13 +14,13 @@ from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.surveying.gathering import Contribution, datasets
 from alliage.geometry.surveying.measuring import Request, measure
 from alliage.geometry.surveying.metrics import METRICS
+from alliage.geometry.surveying.notes import notes_on_values
 from alliage.geometry.surveying.opening import Ref, open_vectors
-from alliage.geometry.surveying.pieces import Piece, is_matrix, with_factors
+from alliage.geometry.surveying.pieces import Piece, with_factors
 from alliage.geometry.surveying.selection import (
     check_vectors,
     parse_modules,
     pieces,
-    some,
     stack,
 )
 from alliage.geometry.surveying.surveys import Survey
@@ -29,7 +29,6 @@ from alliage.vectors import Vector
 
 OnEvent = Callable[[str, int, int], None]
 
-_EXACT = 1e-6  # of the largest singular value: what float32 weights themselves are known to
 DEFAULT_METRICS = ("l2", "cosine", "geodesic")
 DEFAULT_RANK = 16
 GROUPINGS = ("module", "layer", "model")
@@ -117,8 +116,9 @@ def survey(
         of: "update"; "A" or "B" for one factor of LoRA alone, without its scale. Elements of
             factors depend on the basis that training happened to choose; the spaces, B's columns
             and A's rows, do not.
-        spectra: whether to keep the models' singular values and what follows from them. Metrics
-            that take them bring them along.
+        spectra: whether to keep the models' singular values and what follows from them. Ranks and
+            entropies of dense updates are of all singular values, and NaN where the smaller side
+            exceeds `EXACT_SIDE`.
         on_event: called with (stage, done, total) as the work goes on.
 
     Raises:
@@ -246,8 +246,9 @@ def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Su
     names = [vector.name for vector in vectors]
     data, null, spectra = datasets(plan.metrics, plan.by, names, groups)
     data.attrs = {"by": plan.by, "side": plan.request.side, "of": plan.request.of}
-    notes += _notes_on_values(plan, vectors, weights, groups, spectra)
-    return Survey(data, null, tuple(notes), spectra)
+    notes += notes_on_values(plan.request, plan.by, vectors, weights, groups, spectra)
+    asked = "spectra" in plan.request.needs
+    return Survey(data, null, tuple(notes), spectra if asked else xr.Dataset())
 
 
 def _adapted(
@@ -285,49 +286,6 @@ def _adapted(
                     )
                 )
     return kept
-
-
-def _notes_on_values(
-    plan: _Plan,
-    vectors: Sequence[Vector],
-    weights: Sequence[Piece],
-    groups: Mapping[str, Contribution],
-    spectra: xr.Dataset,
-) -> list[str]:
-    notes, needs = [], plan.request.needs
-    sums = plan.request.of == "update" or "sums" in needs
-    for index, vector in enumerate(vectors):
-        same = [name for name, group in groups.items() if group.sums.inner[index, index] == 0]
-        if sums and same:
-            what = "equals the base" if plan.request.of == "update" else "is zero"
-            notes.append(
-                f"{vector.name} {what} in {len(same)} of {len(groups)} {plan.by}s, where "
-                f"cosine and angles are not defined: {some(same)}."
-            )
-    dense = [
-        piece
-        for piece in weights
-        if is_matrix(vectors[0], piece) and len(with_factors(vectors, piece)) < len(vectors)
-    ]
-    if dense and needs & {"angles", "cores", "decompositions"}:
-        notes.append(_note_on_directions(plan, len(dense), spectra))
-    return notes
-
-
-def _note_on_directions(plan: _Plan, count: int, spectra: xr.Dataset) -> str:
-    request = plan.request
-    many = (
-        f"the {request.rank} leading {request.side} singular vectors"
-        if request.energy is None
-        else f"the leading {request.side} singular vectors that hold {request.energy:.4g} of ‖ΔW‖²"
-    )
-    text = f"In {count} dense matrices, angles are between the spans of {many}"
-    if "energy" in spectra:
-        shares, error = spectra["energy"], float(spectra["error"].max())
-        text += f"; they hold {float(shares.min()):.2g} to {float(shares.max()):.2g} of it"
-        if error > _EXACT:
-            text += f", each singular value known to {error:.1g} of the largest"
-    return f"{text}."
 
 
 def _group_name(piece: Piece, by: str) -> str:

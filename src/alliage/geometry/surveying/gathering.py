@@ -18,13 +18,13 @@ from alliage.geometry.surveying.pairs import Counts, Sums
 
 # name -> definition; in `Survey.spectra`, for each model and module.
 QUANTITIES: Mapping[str, str] = {
-    "rank": "singular values above rounding; of a dense update at most as many as were asked for",
-    "effective_rank": "e^H of the singular values as shares",
+    "rank": "how many singular values are above rounding, of all",
+    "effective_rank": "e^H of all singular values as shares",
     "stable_rank": "‖ΔW‖² / S₁²",
-    "entropy": "H / ln r of the singular values as shares, from 0 to 1",
+    "entropy": "H / ln r of all r singular values as shares, from 0 to 1",
     "norm": "‖ΔW‖_F, in weights",
-    "energy": "share of ‖ΔW‖² that the singular values hold; 1 for all of them",
-    "error": "how far a singular value may be off, in shares of the largest",
+    "energy": "share of ‖ΔW‖² that the leading directions hold; 1 for all of them",
+    "error": "near each leading singular value, by so many shares of the largest, is a true one",
 }
 
 
@@ -148,19 +148,13 @@ def _coordinates(by: str, names: Sequence[str], modules: Sequence[str]) -> dict[
 def _quantities(spectra: Spectra) -> Tensor:
     """Values and whether they are defined [2, q, n]; the norm squared, to add up."""
     columns = []
-    for S, norm, energy, error in zip(*spectra, strict=True):
-        some = len(S) > 0
-        columns.append(
-            [
-                len(S),
-                effective_rank(S) if some else math.nan,
-                float((norm / S[0]).square()) if some else math.nan,
-                spectral_entropy(S) if some else math.nan,
-                float(norm.square()),
-                float(energy),
-                float(error),
-            ]
-        )
+    for S, norm, energy, error in zip(*spectra[1:], strict=True):
+        own = [math.nan] * 4
+        if S is not None:
+            own[0] = len(S)
+        if S is not None and len(S):
+            own[1:] = effective_rank(S), float((norm / S[0]).square()), spectral_entropy(S)
+        columns.append([*own, float(norm.square()), float(energy), float(error)])
     table = torch.tensor(columns, dtype=torch.float64).T
     return torch.stack([table.nan_to_num(0.0), (~table.isnan()).double()])
 
@@ -190,5 +184,7 @@ def _spectra(by: str, names: Sequence[str], groups: Mapping[str, Contribution]) 
             for i, S in enumerate(each or ()):
                 padded[i, k, : len(S)] = S
         dataset["singular_values"] = (("task", "module", "direction"), padded.numpy())
-        dataset["singular_values"].attrs["long_name"] = "descending; NaN after the last"
+        dataset["singular_values"].attrs["long_name"] = (
+            "descending, of dense updates the leading ones; NaN after the last"
+        )
     return dataset

@@ -13,7 +13,7 @@ from alliage.checkpoints.names import module_of
 from alliage.errors import Problem
 from alliage.geometry.alignment import Decomposition
 from alliage.geometry.angles import column_space
-from alliage.geometry.leading import leading_directions, spectral_norm
+from alliage.geometry.leading import Leading, leading_directions, spectral_norm
 from alliage.geometry.low_rank import low_rank_svd
 from alliage.geometry.signs import top_threshold
 from alliage.geometry.surveying.decomposed import Cores, Decomposed
@@ -66,13 +66,15 @@ class Spectra(NamedTuple):
     """The singular values of n updates of one matrix.
 
     Attributes:
-        S: of each, descending.
+        S: of each the leading ones, descending; of factors all.
+        whole: of each all; None where they are not known.
         norms: ‖ΔW_i‖_F of the whole updates [n].
         energies: the share of each update that the values hold [n]; 1 for factors.
-        errors: how far a value may be off, in shares of the largest [n].
+        errors: near each value, by so many shares of the largest, is one of the update [n].
     """
 
     S: list[Tensor]
+    whole: list[Tensor | None]
     norms: Tensor
     energies: Tensor
     errors: Tensor
@@ -151,10 +153,8 @@ def _factored(
         found["decompositions"] = decomposed
     if "differences" in needs:
         found["differences"] = decomposed.spectral_distances()
-    whole = torch.ones(len(parts), dtype=torch.float64)
-    return Measured(
-        sums, counts, found, Spectra([part.S for part in parts], norms, whole, 0 * whole)
-    )
+    ones, S = torch.ones(len(parts), dtype=torch.float64), [part.S for part in parts]
+    return Measured(sums, counts, found, Spectra(S, [*S], norms, ones, 0 * ones))
 
 
 def _dense(
@@ -165,12 +165,8 @@ def _dense(
         found["differences"] = _differences(vectors, piece)
     if not needs & {"angles", "cores", "decompositions", "spectra"}:
         return found, None
-    parts, energies, errors = [], [], []
-    for vector in vectors:
-        part, energy, error = _leading(vector, piece, request)
-        parts.append(part)
-        energies.append(energy)
-        errors.append(error)
+    leading = [_leading(vector, piece, request) for vector in vectors]
+    parts = [Decomposition(each.U, each.S, each.V) for each in leading]
     if "angles" in needs:
         left = request.side == "left"
         found["angles"] = space_angles([part.U if left else part.V for part in parts])
@@ -180,21 +176,21 @@ def _dense(
         found["decompositions"] = decomposed
     if "cores" in needs:
         found["cores"] = _whole_cores(vectors, piece, decomposed, norms)
-    exact = [torch.tensor(values, dtype=torch.float64) for values in (energies, errors)]
-    return found, Spectra([part.S for part in parts], norms, *exact)
+    energies = torch.tensor([each.energy for each in leading], dtype=torch.float64)
+    errors = torch.tensor([each.error for each in leading], dtype=torch.float64)
+    whole = [each.spectrum for each in leading]
+    return found, Spectra([part.S for part in parts], whole, norms, energies, errors)
 
 
-def _leading(vector: Vector, piece: Piece, request: Request) -> tuple[Decomposition, float, float]:
+def _leading(vector: Vector, piece: Piece, request: Request) -> Leading:
     """An update's leading directions, the share that they hold, and how exact they are."""
     if with_factors([vector], piece):
         U, S, V = low_rank_svd(*factors(with_factors([vector], piece)[0], piece))
-        kept = S[: request.rank] if request.energy is None else S
-        share = float(kept.square().sum() / S.square().sum())
-        k = len(kept)
-        return Decomposition(U[:, :k], kept, V[:, :k]), share, 0.0
+        k = min(request.rank, len(S)) if request.energy is None else len(S)
+        share = float(S[:k].square().sum() / S.square().sum())
+        return Leading(U[:, :k], S[:k], V[:, :k], share, 0.0, S)
     rank = request.rank if request.energy is None else None
-    U, S, V, energy, error = leading_directions(matrix(vector, piece), rank, request.energy)
-    return Decomposition(U, S, V), energy, error
+    return leading_directions(matrix(vector, piece), rank, request.energy)
 
 
 def _whole_cores(
@@ -214,7 +210,7 @@ def _whole_cores(
     for block in row_blocks(vectors, piece):
         own = rows[:, block.start : block.stop]
         for i, delta in enumerate(block.deltas):
-            image = (delta.double() @ right).reshape(-1, n, k).movedim(1, 0)
+            image = (delta.double() @ right).reshape(len(delta), n, k).movedim(1, 0)
             values[i] += own.mT @ image
     return Cores(values if upright else values.mT, S, ranks, norms, len(U[0]) * len(V[0]))
 

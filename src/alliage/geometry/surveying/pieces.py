@@ -73,6 +73,13 @@ def is_upright(vector: Vector, piece: Piece) -> bool:
     return bool(piece.part) or not (table or is_conv1d((config or {}).get("model_type"), name))
 
 
+def smaller_side(vector: Vector, piece: Piece) -> int:
+    """The lesser of its outputs and inputs."""
+    if piece.part:
+        return min(len(piece.outputs), *_folded(vector, piece))
+    return min(_folded(vector, piece))
+
+
 def with_factors(vectors: Sequence[Vector], piece: Piece) -> list[LowRankVector]:
     """Those of some vectors that have the update as factors."""
     return [
