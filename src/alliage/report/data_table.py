@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from alliage.report.runs import Run, by_run
 from alliage.report.words import count, number
 
 if TYPE_CHECKING:
@@ -59,22 +60,28 @@ def data_table(
     return DataTable(identifier, title, sentences, columns, rows, max(0, len(frame) - ROW_LIMIT))
 
 
-def interference_table(table: pd.DataFrame) -> DataTable | None:
+def interference_tables(table: pd.DataFrame) -> list[DataTable]:
     """Sign conflict and overlap of all models together and of each pair, by the share kept.
 
     Args:
         table: rows of the results table "interference".
+
+    Returns:
+        one table for each run.
     """
-    whole = table[(table["by"] == "model") & (table["step"] == "")]
-    if whole.empty:
-        return None
+    rows = table[(table["by"] == "model") & (table["step"] == "")]
+    return [_interference(run, number) for number, run in enumerate(by_run(rows), 1)]
+
+
+def _interference(run: Run, number_of_run: int) -> DataTable:
+    whole = run.rows
     most = int(whole["models"].max())
     every = f"all {count(most, 'model')}"
     few = "any " + whole["models"].astype(str) + f" of {most}, mean"
     pairs = whole["first"] + " – " + whole["second"]
     label = few.where(whole["models"] < most, every).where(whole["first"] == "", pairs)
     whole = whole.assign(models=label)
-    wide = whole.pivot_table(index=["models", "top_k"], columns="measure", values="value")
+    wide = whole.pivot(index=["models", "top_k"], columns="measure", values="value")
     wide = wide.reindex(columns=[name for name in _INTERFERENCE if name in wide.columns])
     frame = wide.rename(columns=_INTERFERENCE).reset_index()
     rank = 1 - (frame["models"] == every) + frame["models"].isin(set(pairs))
@@ -92,7 +99,8 @@ def interference_table(table: pd.DataFrame) -> DataTable | None:
             f"two or more of the {most} keep; random signs would in {row['by chance']:.1%}."
         )
     frame = frame.drop(columns="rank").rename(columns={"top_k": "share kept"})
-    return data_table("interference", "Interference", tuple(sentences), frame)
+    identifier = f"interference-{number_of_run}" if run.title else "interference"
+    return data_table(identifier, run.named("Interference"), tuple(sentences), frame)
 
 
 def forecast_table(table: pd.DataFrame) -> DataTable | None:

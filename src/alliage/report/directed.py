@@ -9,6 +9,7 @@ import numpy as np
 
 from alliage.geometry.mapping.inclusion_graph import ENERGIES
 from alliage.report.distances import groups
+from alliage.report.runs import Run, by_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ class Directed:
 
     Attributes:
         metric: its name.
-        models: the group in words.
+        models: the group in words, and the run where there are several.
         names: of the models, n of them.
         values: float64 [n, n], of the row's model in the column's; NaN on the diagonal and where
             a pair was not measured.
@@ -37,17 +38,28 @@ class Directed:
 
 
 def directed(table: pd.DataFrame) -> list[Directed]:
-    """Means over modules of each metric and group of models, from the table "inclusion"."""
+    """Means over modules of each metric and group of models, from the table "inclusion".
+
+    Raises:
+        ValueError: a run that holds a pair and module twice.
+    """
+    found = [one for run in by_run(table) for one in _directed(run)]
+    return sorted(found, key=lambda one: (one.metric not in ENERGIES, one.metric, one.models))
+
+
+def _directed(run: Run) -> list[Directed]:
     found = []
-    for one in groups(table.rename(columns={"model": "first", "into": "second"})):
+    for one in groups(run.rows.rename(columns={"model": "first", "into": "second"})):
         names = tuple(sorted({*one.rows["first"], *one.rows["second"]}))
         place_of = {name: index for index, name in enumerate(names)}
         tables = np.full((3, len(names), len(names)), np.nan)
+        if one.rows.duplicated(["first", "second", "module"]).any():
+            raise ValueError(f"{one.metric}: a pair and module is there twice, a duplicate row")
         for (first, second), part in one.rows.groupby(["first", "second"], sort=True):
             deviations = part["chance_sd"].to_numpy(np.float64)
             # Random modules are independent: variances of their mean add up.
             deviation = float(np.sqrt((deviations**2).sum()) / len(deviations))
             cell = place_of[str(first)], place_of[str(second)]
             tables[(slice(None), *cell)] = (part["value"].mean(), part["chance"].mean(), deviation)
-        found.append(Directed(one.metric, one.models, names, *tables))
-    return sorted(found, key=lambda one: (one.metric not in ENERGIES, one.metric, one.models))
+        found.append(Directed(one.metric, run.named(one.models), names, *tables))
+    return found

@@ -84,15 +84,19 @@ def distance(matrices: Sequence[Matrix]) -> Finding:
 def inclusion(found: Sequence[Directed]) -> list[Finding]:
     """Which model lies most in which, by each metric of energy; nothing where none was measured."""
     sentences = []
+    several = len({one.models for one in found}) > 1
     for one in found:
         if one.metric not in ENERGIES or not np.isfinite(one.values).any():
             continue
         i, j = np.unravel_index(np.nanargmax(one.values), one.values.shape)
+        by = f"By {metric_name(one.metric)}"
+        if several:
+            by = f"Among {one.models}, by {metric_name(one.metric)}"
         chance = ""
         if np.isfinite(one.chance[i, j]):
             chance = f"; random spaces would hold {number(float(one.chance[i, j]))}"
         sentences.append(
-            f"By {metric_name(one.metric)}, {one.names[i]} lies most in {one.names[j]} "
+            f"{by}, {one.names[i]} lies most in {one.names[j]} "
             f"({number(float(one.values[i, j]))} of it, the other way round "
             f"{number(float(one.values[j, i]))}{chance})."
         )

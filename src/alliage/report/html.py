@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import alliage
 from alliage.errors import AlliageError, Problem, UsageError
+from alliage.report.runs import BY_RUN
 from alliage.report.sections import content
 from alliage.report.sources import commands_of, find_sources, runs
 from alliage.studies.results import TABLES, read_table
@@ -55,7 +56,7 @@ def render_report(folder: Path) -> str:
             Problem(str(folder), "no such folder.",
                     "Give the folder that -o named in alliage compare or alliage evaluate.")
         )  # fmt: skip
-    tables = {name: read_table(folder, name) for name in TABLES}
+    tables = {name: read_table(folder, name, runs=name in BY_RUN) for name in TABLES}
     if all(table.empty for table in tables.values()):
         wanted = ", ".join(f"{name}-*.parquet" for name in TABLES)
         raise UsageError(

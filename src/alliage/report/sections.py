@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alliage.evaluation.metrics import CALIBRATION, CALIBRATION_DETAILS
 from alliage.report import findings
 from alliage.report.calibration import calibration_errors, diagrams
-from alliage.report.data_table import DataTable, forecast_table, interference_table
+from alliage.report.data_table import DataTable, forecast_table, interference_tables
 from alliage.report.directed import directed
 from alliage.report.distances import matrices, profiles
 from alliage.report.figures.figure import Figure
@@ -72,7 +72,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     main = scores[0] if scores and scores[0].metric in QUALITY else None
     found = matrices(tables["distances"])
     by_layer = profiles(tables["distances"])
-    conflicts = interference_table(tables["interference"])
+    conflicts = interference_tables(tables["interference"])
     losses = forecast_table(tables["forecast"])
     singular, held = spectra(tables["spectra"]), directed(tables["inclusion"])
     binned = diagrams(tables["reliability"], tables["reliability_curves"])
@@ -104,7 +104,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
                 inclusion(held) if held else None,
             ),
             "No distances in this folder; alliage compare --base BASE MODEL... -o writes them.",
-            tuple(table for table in (conflicts, losses) if table),
+            (*conflicts, *([losses] if losses else [])),
         ),
         Section(
             "scores", "Scores",

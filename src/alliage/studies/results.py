@@ -232,10 +232,16 @@ def table_files(folder: str | Path, table: str) -> list[Path]:
     ]
 
 
-def read_table(folder: str | Path, table: str) -> pd.DataFrame:
+def read_table(folder: str | Path, table: str, *, runs: bool = False) -> pd.DataFrame:
     """All rows of a table in a results folder and below it; repeated rows once.
 
     A folder without the table gives an empty frame with its columns.
+
+    Args:
+        folder: the results folder.
+        table: one of `TABLES`.
+        runs: tell runs apart, by the columns "run" (the file) and "command"; rows are repeated
+            where runs share them, but a run whose rows are all those of another stands once.
 
     Raises:
         AlliageError: files that are damaged or hold another table; all of them.
@@ -247,7 +253,7 @@ def read_table(folder: str | Path, table: str) -> pd.DataFrame:
     problems: list[Problem] = []
     for path in table_files(folder, table):
         try:
-            frame, _, _ = tables.read(path)
+            frame, about, _ = tables.read(path)
         except AlliageError as error:
             problems += error.problems
             continue
@@ -256,6 +262,11 @@ def read_table(folder: str | Path, table: str) -> pd.DataFrame:
                 Problem(str(path), f"expected the columns {columns}, found {list(frame.columns)}.")
             )
             continue
+        if runs and any(frame.equals(other[columns]) for other in frames):
+            continue
+        if runs:
+            file, command = path.relative_to(folder).as_posix(), about.get("alliage.command", "")
+            frame = frame.assign(run=file, command=command)
         frames.append(frame)
     if problems:
         raise AlliageError(problems)

@@ -15,13 +15,13 @@ from alliage.report.data_table import (
     ROW_LIMIT,
     data_table,
     forecast_table,
-    interference_table,
+    interference_tables,
 )
 from alliage.report.directed import directed
 from alliage.report.figures.inclusion import inclusion
 from alliage.report.figures.spectra import spectra, spectrum_curves
 from alliage.report.words import is_distance
-from alliage.studies.results import TABLES, write_table
+from alliage.studies.results import TABLES, read_table, write_table
 from tests.report import conftest as made
 from tests.report.page import Page
 
@@ -50,8 +50,12 @@ def test_spectra_by_hand() -> None:
     rows += [("a", "0.v", 0, "value", 0, 3.0), ("base", "0.q", 0, "query", 0, 0.0)]
     every, query, value = spectra(pd.DataFrame(rows, columns=columns))
     # (4, 2, 1, 1) / 8 and (1, 0, 0, 0), half of each; e^H is 3.3635856610 and 1.
-    np.testing.assert_allclose(every.shares, [[0.75, 0.125, 0.0625, 0.0625]], rtol=1e-14)
-    assert every.names == ("a",)
+    np.testing.assert_allclose(every.shares[0], [0.75, 0.125, 0.0625, 0.0625], rtol=1e-14)
+    assert every.names == ("a", "base")
+    assert np.isnan(every.shares[1]).all()
+    svg = str(spectrum_curves([every]).views[0].panels[0].svg)
+    assert "base (equals the base)" in svg
+    assert len(re.findall(r'<path class="line ', svg)) == 1
     assert every.effective_ranks[0] == pytest.approx((3.3635856610 + 1) / 2, rel=1e-10)
     assert (query.modules, value.modules) == ("query", "value")
     assert query.effective_ranks[0] == pytest.approx(3.3635856610, rel=1e-10)
@@ -96,8 +100,8 @@ def test_inclusion_by_hand() -> None:
 
 
 def test_interference_by_hand() -> None:
-    table = interference_table(frame("interference", made.interference(("a", "b", "c"))))
-    assert table is not None
+    (table,) = interference_tables(frame("interference", made.interference(("a", "b", "c"))))
+    assert (table.id, table.title) == ("interference", "Interference")
     assert [name for name, _ in table.columns] == [
         "models", "share kept", "conflict", "by chance", "overlap"
     ]  # fmt: skip
@@ -108,7 +112,7 @@ def test_interference_by_hand() -> None:
     assert len(texts) == 3 + 3 + 9
     assert "At the largest 20%, signs conflict in 40.0%" in table.sentences[1]
     assert "90.0%" in table.sentences[1]
-    assert interference_table(frame("interference", [])) is None
+    assert interference_tables(frame("interference", [])) == []
 
 
 def test_forecast_by_hand() -> None:
@@ -178,3 +182,47 @@ def test_the_report_and_the_survey_agree_on_what_a_distance_is() -> None:
     for name, metric in METRICS.items():
         if not metric.directed:
             assert is_distance(name) == (metric.sense == "distance"), name
+
+
+COMMAND = "alliage compare --base base a b --rank"
+
+
+def test_two_runs_of_interference_are_two_tables(tmp_path: Path) -> None:
+    whole = made.interference(("a", "b", "c"))
+    queries = [{**row, "value": row["value"] / 10} for row in whole]
+    for rows, option in ((whole, ""), (queries, " --modules q")):
+        command = f"alliage interference --base base a b c{option} -o results"
+        for folder in (tmp_path, tmp_path / "copy"):  # what was copied stands once
+            write_table(folder, "interference", rows, command=command)
+    found = interference_tables(read_table(tmp_path, "interference", runs=True))
+    conflicts = {table.title.partition(": ")[2]: table.rows[1][2].text for table in found}
+    assert len({table.id for table in found}) == 2
+    assert conflicts["--modules q"] == "0.0400"
+    assert sorted(conflicts.values()) == ["0.0400", "0.400"]
+
+
+def test_two_runs_of_compare_are_not_summed(tmp_path: Path) -> None:
+    for rank, factor in ((4, 1.0), (8, 0.5)):
+        held = [{**row, "value": row["value"] * factor} for row in made.inclusion(("a", "b"))]
+        write_table(tmp_path, "inclusion", held, command=f"{COMMAND} {rank}")
+        used = made.spectra(("a", "b"), layers=1, rank=rank)
+        write_table(tmp_path, "spectra", used, command=f"{COMMAND} {rank}")
+    found = directed(read_table(tmp_path, "inclusion", runs=True))
+    shares = {one.models[-8:]: one.values[0, 1] for one in found if one.metric == "core_energy"}
+    assert shares == pytest.approx({"--rank 4": 0.81, "--rank 8": 0.405})
+    curves = spectra(read_table(tmp_path, "spectra", runs=True))
+    every = {one.modules[-8:]: one for one in curves if one.modules.startswith("all modules")}
+    for rank in (4, 8):
+        expected = np.exp(-np.arange(rank))
+        shares_of_a = every[f"--rank {rank}"].shares[0]
+        np.testing.assert_allclose(shares_of_a, expected / expected.sum(), rtol=1e-12)
+    page = Page(render_report(tmp_path))
+    assert "Among a and b, run 1: --rank" in page.text
+
+
+@pytest.mark.parametrize("table", ["interference", "inclusion", "spectra"])
+def test_rows_twice_in_a_run_are_refused(table: str) -> None:
+    make = {"interference": interference_tables, "inclusion": directed, "spectra": spectra}[table]
+    rows = frame(table, getattr(made, table)(("a", "b")))
+    with pytest.raises(ValueError, match=r"duplicate|non-unique"):
+        make(pd.concat([rows, rows.assign(value=rows["value"] / 2)], ignore_index=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from alliage.geometry.mapping.spectrum_curves import SpectrumCurves
 from alliage.report.figures.figure import Figure, Panel, View, data
 from alliage.report.figures.marks import legend_of_lines, line_class
 from alliage.report.figures.svg import (
@@ -23,6 +25,7 @@ from alliage.report.figures.svg import (
     scale,
     shorten,
 )  # fmt: skip
+from alliage.report.runs import by_run
 from alliage.report.words import number
 
 if TYPE_CHECKING:
@@ -37,9 +40,9 @@ class Spectra:
     """Singular values of models as shares of each module's sum, mean over modules.
 
     Attributes:
-        modules: a kind of module, or "all modules".
+        modules: a kind of module, or "all modules", and the run where there are several.
         names: of the models, n of them.
-        shares: float64 [n, directions].
+        shares: float64 [n, directions]; NaN for a model that equals the base.
         effective_ranks: float64 [n], e^H of each module's shares, mean over modules.
     """
 
@@ -50,26 +53,27 @@ class Spectra:
 
 
 def spectra(table: pd.DataFrame) -> list[Spectra]:
-    """The spectra of all modules, then those of each kind, from the table "spectra"."""
-    if table.empty:
-        return []
-    found = [_spectra("all modules", table)]
-    kinds = sorted(table["kind"].unique())
-    if len(kinds) > 1:
-        found += [_spectra(str(kind), table[table["kind"] == kind]) for kind in kinds]
+    """The spectra of all modules, then those of each kind, from the table "spectra", by run.
+
+    Raises:
+        ValueError: a run that holds a direction twice.
+    """
+    found = []
+    for run in by_run(table):
+        found.append(_spectra(run.named("all modules"), run.rows))
+        kinds = sorted(run.rows["kind"].unique())
+        if len(kinds) > 1:
+            found += [
+                _spectra(run.named(str(kind)), run.rows[run.rows["kind"] == kind]) for kind in kinds
+            ]
     return found
 
 
 def _spectra(modules: str, table: pd.DataFrame) -> Spectra:
-    each = table.groupby(["model", "module"])["value"]
-    sums = each.transform("sum")
-    used = table[sums > 0].assign(share=table["value"] / sums)
-    wide = used.pivot_table(index=["model", "module"], columns="direction", values="share")
-    shares = wide.fillna(0.0)  # directions that a module does not have
-    entropy = -(shares * np.log(shares.where(shares > 0, 1.0))).sum(axis=1)
-    means = shares.groupby("model").mean()
-    ranks = np.exp(entropy).groupby("model").mean()
-    return Spectra(modules, tuple(map(str, means.index)), means.to_numpy(), ranks.to_numpy())
+    rows = table.rename(columns={"model": "task"})
+    values = rows.set_index(["task", "module", "direction"])["value"].to_xarray()
+    curves = SpectrumCurves.of(values)
+    return Spectra(modules, curves.names, curves.shares, curves.effective_ranks)
 
 
 def spectrum_curves(found: Sequence[Spectra]) -> Figure:
@@ -105,18 +109,20 @@ def spectrum_curves(found: Sequence[Spectra]) -> Figure:
 def _draw(one: Spectra) -> Markup:
     names = one.names[:MODEL_LIMIT]
     shown = [
-        f"{shorten(name, 200)} ({number(float(rank))})"
+        f"{shorten(name, 200)} ({_known(float(rank))})"
         for name, rank in zip(names, one.effective_ranks, strict=False)
     ]
     legend, above = legend_of_lines(shown, 2, 14, WIDTH - 2)
     top = above + 28
     bottom = top + _HEIGHT
-    y = scale([0.0, float(one.shares.max())], bottom, top)
+    y = scale([0.0, float(np.nanmax(one.shares, initial=0.0))], bottom, top)
     y = Scale(0.0, y.high, bottom, top)
     last = max(one.shares.shape[1], 2)
     x = Scale(1, last, left_margin(y) + 4, WIDTH - 10, whole=True)
     parts = [legend, axes(x, y, "direction, largest first", "share of the sum")]
     for index, (name, shares) in enumerate(zip(names, one.shares, strict=False)):
+        if np.isnan(shares).all():
+            continue
         points = [(x(direction + 1), y(float(share))) for direction, share in enumerate(shares)]
         parts.append(element("path", class_=line_class(index), d=path(points)))
         parts += [
@@ -127,3 +133,7 @@ def _draw(one: Spectra) -> Markup:
     return image(
         [group(parts)], WIDTH, bottom + 42, f"Spectra of {len(names)} models, {one.modules}"
     )
+
+
+def _known(rank: float) -> str:
+    return "equals the base" if math.isnan(rank) else number(rank)
