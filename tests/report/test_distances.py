@@ -124,3 +124,14 @@ def test_an_empty_table_gives_nothing() -> None:
 def test_undefined_distances_are_not_measured(value: float) -> None:
     (matrix,) = matrices(frame(("cosine", "a", "b", "m", 0, "key", value)))
     assert matrix.pairs() == []
+
+
+def test_profiles_keep_encoder_and_decoder_apart() -> None:
+    rows = [
+        ("l2", "a", "b", f"{stack}.block.{layer}.q", layer, "query", value + layer)
+        for stack, value in (("encoder", 1.0), ("decoder", 5.0))
+        for layer in range(2)
+    ]
+    columns = ["metric", "first", "second", "module", "layer", "kind", "value"]
+    found = {one.kind: one.mean.tolist() for one in profiles(pd.DataFrame(rows, columns=columns))}
+    assert found == {"encoder.block query": [1.0, 2.0], "decoder.block query": [5.0, 6.0]}

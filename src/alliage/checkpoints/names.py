@@ -55,6 +55,16 @@ def layer_of(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def stack_of(name: str) -> str:
+    """The stack of layers that a name belongs to; empty outside the stacks.
+
+    >>> stack_of("decoder.block.3.layer.1.EncDecAttention.q.weight")
+    'decoder.block'
+    """
+    match = _LAYER.search(name)
+    return name[: match.start(1) - 1] if match else ""
+
+
 def layer_count(names: Iterable[str]) -> int:
     """How many layers the names of a model tell of; one where they tell of none.
 

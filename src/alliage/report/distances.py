@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from alliage.geometry.mapping.clustering import average_linkage, medoids
+from alliage.geometry.mapping.drawing import stacks
 from alliage.report.words import several
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # What a mean is over, by what was compared.
 MODULES, LAYERS, MODEL = "all modules", "all layers", "whole model"
@@ -157,7 +155,7 @@ class Profile:
     Attributes:
         metric: its name.
         models: the group in words.
-        kind: of module, or "whole layer".
+        kind: of module, or "whole layer"; of which stack of layers, where there are several.
         layers: indices from 0, ascending, [l].
         low: smallest distance of a pair at each layer, [l].
         mean: over pairs, [l].
@@ -178,7 +176,9 @@ def profiles(distances: pd.DataFrame) -> list[Profile]:
     found = []
     for group in groups(distances):
         rows = group.rows[group.rows["layer"] >= 0].dropna(subset=["value"])
-        for kind, part in rows.groupby("kind", sort=True):
+        home = pd.Series(stacks(rows["module"], rows["layer"]), rows.index, dtype=str)
+        lines = (home + " " + rows["kind"]).str.strip()
+        for kind, part in rows.groupby(lines, sort=True):
             by_layer = part.groupby("layer", sort=True)["value"].agg(["min", "mean", "max"])
             if len(by_layer) > 1:
                 name, layers = str(kind) or "whole layer", by_layer.index.to_numpy()

@@ -151,6 +151,26 @@ def test_kinds_by_layer_are_counts_of_their_modules(found):
     assert frame["query", 1] == float(data["conflicting"] / data["shared"])
 
 
+def test_encoder_and_decoder_have_lines_of_their_own(write):
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    names = [f"{stack}.block.{layer}.layer.0.SelfAttention.q.weight"
+             for stack in ("encoder", "decoder") for layer in range(2)]  # fmt: skip
+    base = write("base", {name: torch.zeros(6, 6) for name in names})
+    models = [
+        write(name, {key: torch.randn(6, 6, generator=generator) for key in names})
+        for name in ("one", "two")
+    ]
+    found = alliage.interference(base, models, top_k=0.5)
+    frame = found.picture("kinds").to_pandas().set_index(["kind", "layer"])["conflict"]
+    assert {kind for kind, _ in frame.index} == {"encoder.block query", "decoder.block query"}
+    for stack in ("encoder", "decoder"):
+        module = f"{stack}.block.1.layer.0.SelfAttention.q"
+        at = found.conflicts("module").sel(top_k=0.5, group=module)
+        assert frame[f"{stack}.block query", 1] == float(at["conflict"])
+
+
 @pytest.mark.parametrize("call", ["conflicts", "pairs", "influence", "magnitudes", "picture"])
 def test_unknown_words_get_the_nearest(found, call):
     word, near = {"magnitudes": ("agreemnt", "agreement"), "picture": ("numbr", "number")}.get(

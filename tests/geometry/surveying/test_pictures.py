@@ -160,6 +160,30 @@ def test_profile_by_pair():
     assert "sst2 in snips" in set(directed["line"])
 
 
+def test_profile_keeps_encoder_and_decoder_apart():
+    values = modules(DISTANCES).assign_coords(
+        module=[f"{stack}.block.{i}.q" for stack in ("encoder", "decoder") for i in range(3)],
+        layer=("module", [0, 1, 2, 0, 1, 2]), kind=("module", ["query"] * 6),
+    )  # fmt: skip
+    table = LayerProfile.of(values).to_pandas().set_index(["line", "layer"])
+    upper = np.triu_indices(5, 1)
+    for place, stack in ((1, "encoder"), (4, "decoder")):
+        expected = DISTANCES[..., place][upper].mean()
+        assert table.loc[(f"{stack}.block query", 1), "mean"] == pytest.approx(expected)
+    pairs = LayerProfile.of(values, "pair").to_pandas().set_index(["line", "layer"])
+    assert pairs.loc[("sst2 – snips, decoder.block", 2), "mean"] == DISTANCES[0, 3, 5]
+    assert len(pairs) == 2 * 10 * 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_profile_without_any_chance_in_a_layer():
+    values, chance = modules(DISTANCES), 0 * modules(DISTANCES) + 2.0
+    chance[:, :, :2] = np.nan
+    table = LayerProfile.of(values, chance=chance, chance_sd=chance).to_pandas()
+    assert table[table["layer"] == 0][["chance", "chance_sd"]].isna().all(axis=None)
+    assert (table[table["layer"] > 0]["chance"] == 2.0).all()
+
+
 def test_profile_leaves_out_what_has_no_layer_and_no_value():
     values = modules(DISTANCES).copy()
     values["layer"] = ("module", [-1, -1, 1, 1, 2, 2])

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from alliage.geometry.interference.steps import STEPS
-from alliage.geometry.mapping.drawing import blank, look
+from alliage.geometry.mapping.drawing import blank, look, stacks
 from alliage.geometry.mapping.picture import Picture
 
 if TYPE_CHECKING:
@@ -146,14 +146,19 @@ class InterferencePicture(Picture):
 
 
 def _by_kind_and_layer(found: Interference) -> xr.Dataset:
-    """Conflicts at `top_k` by kind and layer; what lies outside the stack is left out."""
+    """Conflicts at `top_k` by kind and layer; what lies outside the stack is left out.
+
+    Where there are several stacks, such as an encoder and a decoder, each has its own kinds.
+    """
     data = found.data.sel(top_k=found.top_k)
     inside = data["layer"].values >= 0
+    homes = stacks(data["module"].values.tolist(), data["layer"].values.tolist())
     places = [
-        (str(kind), int(layer))
-        for kind, layer in zip(
-            data["kind"].values[inside], data["layer"].values[inside], strict=True
+        (f"{home} {kind}".strip(), layer)
+        for home, kind, layer in zip(
+            homes, data["kind"].values.tolist(), data["layer"].values.tolist(), strict=True
         )
+        if layer >= 0
     ]
     kinds = list(dict.fromkeys(kind for kind, _ in places))
     depth = sorted({layer for _, layer in places})

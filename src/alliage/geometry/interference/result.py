@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from alliage.checkpoints.names import stack_of
 from alliage.errors import Problem, UsageError, nearest
-from alliage.geometry.surveying.selection import stack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,7 +269,7 @@ class Interference:
             "module": modules,
             "kind": self.data["kind"].values.tolist(),
             "layer": [
-                f"{stack(module)}.{layer}" if layer >= 0 else "outside the layers"
+                f"{stack_of(module)}.{layer}" if layer >= 0 else "outside the layers"
                 for module, layer in zip(modules, self.data["layer"].values.tolist(), strict=True)
             ],
         }[by]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
+
+from alliage.checkpoints.names import stack_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +54,23 @@ def blank(width: float, height: float) -> tuple[Figure, Any]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def stacks(modules: Iterable[str], layers: Iterable[int]) -> list[str]:
+    """The stack of layers that each module is in, to be named where a model has several.
+
+    Args:
+        modules: their names.
+        layers: of each, below 0 outside the stacks.
+
+    Returns:
+        empty names for what is in no stack, and where there is only one.
+    """
+    found = [
+        stack_of(module) if layer >= 0 else ""
+        for module, layer in zip(modules, layers, strict=True)
+    ]
+    return found if len({*found} - {""}) > 1 else [""] * len(found)
 
 
 def room_for(count: int) -> float:

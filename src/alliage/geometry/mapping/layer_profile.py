@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from alliage.geometry.mapping.drawing import blank, look
+from alliage.geometry.mapping.drawing import blank, look, stacks
 from alliage.geometry.mapping.maps import is_directed
 from alliage.geometry.mapping.picture import Picture
 
@@ -57,7 +57,8 @@ class LayerProfile(Picture):
 
         Args:
             values: dimensions (task, other, module), with the coordinates `layer` and `kind`.
-            by: a line for each kind of module, or for each pair.
+            by: a line for each kind of module, or for each pair; of each stack of layers where
+                there are several, such as an encoder and a decoder.
             chance: the mean for random subspaces, shaped like the values.
             chance_sd: and their standard deviation.
             random: what is random there.
@@ -74,11 +75,11 @@ class LayerProfile(Picture):
                     continue
                 expected, deviation = math.nan, math.nan
                 if chance is not None and chance_sd is not None:
-                    expected = float(np.nanmean(_mean(chance.values[:, :, here])[pairs]))
+                    expected = float(_mean(_mean(chance.values[:, :, here])[pairs]))
                     # Random modules are independent: variances of their mean add up.
                     variances = chance_sd.values[:, :, here] ** 2
                     count = np.maximum(np.isfinite(variances).sum(axis=-1), 1)
-                    deviation = float(np.nanmean(np.sqrt(_mean(variances) / count)[pairs]))
+                    deviation = float(_mean(np.sqrt(_mean(variances) / count)[pairs]))
                 spread = (float(means.min()), float(means.mean()), float(means.max()))
                 rows.append((line, int(layer), *spread, expected, deviation))
         columns = ["line", "layer", "low", "mean", "high", "chance", "chance_sd"]
@@ -128,12 +129,17 @@ def _lines(
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     """Each line's name, which pairs [n, n] and which modules it is of."""
     n = values.sizes["task"]
-    apart, every = ~np.eye(n, dtype=bool), np.ones(values.sizes["module"], dtype=bool)
+    apart = ~np.eye(n, dtype=bool)
+    layers = values["layer"].values.tolist()
+    stack = np.array(stacks(map(str, values["module"].values), layers))
     if by == "kind":
         kinds = values["kind"].values
-        for kind in dict.fromkeys(kinds.tolist()):
-            yield str(kind) or "whole layer", apart, kinds == kind
+        for home, kind in dict.fromkeys(zip(stack.tolist(), kinds.tolist(), strict=True)):
+            line = f"{home} {kind or 'whole layer'}".strip()
+            yield line, apart, (kinds == kind) & (stack == home)
         return
+    inside = np.array(layers) >= 0
+    homes = dict.fromkeys(stack[inside].tolist())
     directed = is_directed(values.values)
     names = values["task"].values.tolist()
     for i in range(n):
@@ -141,7 +147,9 @@ def _lines(
             if i != j and (directed or i < j):
                 pair = np.zeros((n, n), dtype=bool)
                 pair[i, j] = True
-                yield f"{names[i]} {'in' if directed else '–'} {names[j]}", pair, every
+                line = f"{names[i]} {'in' if directed else '–'} {names[j]}"
+                for home in homes:
+                    yield f"{line}, {home}" if home else line, pair, inside & (stack == home)
 
 
 def _mean(values: Array) -> Array:

@@ -9,7 +9,7 @@ from os import cpu_count
 
 import xarray as xr
 
-from alliage.checkpoints.names import layer_of
+from alliage.checkpoints.names import layer_of, stack_of
 from alliage.errors import AlliageError, Problem, UsageError, nearest
 from alliage.geometry.surveying.gathering import Contribution, datasets
 from alliage.geometry.surveying.measuring import Request, measure
@@ -21,7 +21,6 @@ from alliage.geometry.surveying.selection import (
     check_vectors,
     parse_modules,
     pieces,
-    stack,
 )
 from alliage.geometry.surveying.surveys import Survey
 from alliage.threads import one_torch_thread
@@ -294,4 +293,4 @@ def _group_name(piece: Piece, by: str) -> str:
     if by == "module":
         return piece.module
     layer = layer_of(piece.parameter)
-    return "outside the layers" if layer is None else f"{stack(piece.parameter)}.{layer}"
+    return "outside the layers" if layer is None else f"{stack_of(piece.parameter)}.{layer}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from alliage.checkpoints.names import KINDS, kind_of, layer_of, parse_kinds
+from alliage.checkpoints.names import KINDS, kind_of, layer_of, parse_kinds, stack_of
 from alliage.errors import Problem, UsageError, nearest
 from alliage.geometry.surveying.fused import PARTS, fused_outputs
 from alliage.geometry.surveying.pieces import Piece, is_upright
@@ -117,7 +117,8 @@ def select(
         chosen = {
             name
             for name in chosen
-            if (layer := layer_of(name)) is not None and layer >= depths[stack(name)] - last_layers
+            if (layer := layer_of(name)) is not None
+            and layer >= depths[stack_of(name)] - last_layers
         }
         if not chosen:
             raise UsageError(
@@ -178,19 +179,12 @@ def pieces(
     return chosen, notes
 
 
-def stack(name: str) -> str:
-    """The stack of layers that a parameter belongs to: "encoder.layer", "decoder.block"."""
-    parts = name.split(".")
-    last = next(i for i in range(len(parts)) if layer_of(".".join(parts[: i + 1])) is not None)
-    return ".".join(parts[:last])
-
-
 def _depths(names: Iterable[str]) -> dict[str, int]:
     """How many layers each stack has."""
     depths: dict[str, int] = {}
     for name in names:
         if (layer := layer_of(name)) is not None:
-            home = stack(name)
+            home = stack_of(name)
             depths[home] = max(depths.get(home, 0), layer + 1)
     return depths
 
