@@ -59,17 +59,27 @@ def subspace_alignment(
     Returns:
         from 0 to 1; NaN where one of the two is zero.
     """
+    norm = float(torch.linalg.norm(update.S.double()))
+    k = main_directions(merged.S, epsilon)
+    if norm == 0 or k == 0:
+        return math.nan
+    image = merged.U[:, :k].double().mT @ (update.U * update.S).double()
+    return min(float(torch.linalg.norm(image)) / norm, 1.0)
+
+
+def main_directions(S: Tensor, epsilon: float = 0.05) -> int:
+    """The k of `subspace_alignment`: the fewest that leave at most a share epsilon of ‖S‖.
+
+    Args:
+        S: all singular values, descending; of zeros there are none.
+        epsilon: in [0, 1).
+    """
     if not 0 <= epsilon < 1:
         raise ValueError(f"expected epsilon in [0, 1), got {epsilon}")
-    energy = merged.S.double().square()
-    norm = torch.linalg.norm(update.S.double())
-    if norm == 0 or energy.sum() == 0:
-        return math.nan
+    energy = S.double().square()
     # What is left behind the first k directions; sums from the small end lose nothing.
     left = energy.flip(0).cumsum(0).flip(0)
-    k = int((left > epsilon**2 * energy.sum()).sum())
-    image = merged.U[:, :k].double().mT @ (update.U * update.S).double()
-    return min(float(torch.linalg.norm(image) / norm), 1.0)
+    return int((left > epsilon**2 * energy.sum()).sum())
 
 
 def singular_task_interference(updates: Sequence[Decomposition]) -> float:
@@ -77,7 +87,8 @@ def singular_task_interference(updates: Sequence[Decomposition]) -> float:
 
     U = [U₁ … U_T], V = [V₁ … V_T], Σ the diagonal of all singular values, and the sum of magnitudes
     of all entries. Zero where the directions of all updates are orthogonal on one of the two sides.
-    It grows with the size of the updates and with the number of directions.
+    It grows with the size of the updates and with the number of directions; so does what an update
+    has with itself, 2ΣS, as with a copy.
 
     Args:
         updates: two or more of one shape; ranks may differ.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from alliage.geometry.alignment import main_directions
 from alliage.geometry.angles import numerical_rank
 from alliage.geometry.truncation import (
     fewest_directions,
@@ -80,6 +83,31 @@ def leading_directions(
     left, right = _times(matrix, V) - U * S, _times(matrix.mT, U) - V * S
     error = max(float(torch.linalg.norm(left)), float(torch.linalg.norm(right))) / float(S[0])
     return Leading(U, S, V, min(share, 1.0), error, spectrum)
+
+
+def exact_alignment(merged: Tensor, updates: Sequence[Tensor]) -> list[float]:
+    """`alignment.subspace_alignment` of dense updates in a dense merge, of all its directions.
+
+    Args:
+        merged: M [m, n], float32, its smaller side at most `EXACT_SIDE`.
+        updates: ΔW of the same shape each, whole.
+
+    Returns:
+        NaN where one of the two is zero.
+    """
+    tall = merged.shape[0] > merged.shape[1]
+    values, vectors = torch.linalg.eigh(_gram(merged.mT if tall else merged))
+    spectrum = values.flip(0).clamp(min=0).sqrt()
+    k = main_directions(spectrum[: _resolved(spectrum, merged)])
+    directions = vectors.flip(1)[:, :k]
+    if tall:  # from right singular vectors to left ones
+        directions = torch.linalg.qr(_times(merged, directions))[0]
+    found = []
+    for update in updates:
+        norm = math.sqrt(squared_norm(update if update.is_contiguous() else update.mT))
+        kept = float(torch.linalg.norm(_times(update.mT, directions)))
+        found.append(min(kept / norm, 1.0) if norm > 0 and k > 0 else math.nan)
+    return found
 
 
 def spectral_norm(matrix: Tensor, *, seed: int = 0) -> float:

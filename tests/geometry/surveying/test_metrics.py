@@ -49,11 +49,10 @@ def expected(first, second, rank, side="left"):
     core = u2.T @ first @ v2
     s12, energy = np.diag(core), (first**2).sum()
     p, q = s2 / s2.sum(), np.abs(s12) / np.abs(s12).sum()
-    merged = u1 * s1 @ v1.T + u2 * s2 @ v2.T
+    merged = first + second  # whole, whatever the rank
     um, sm, vm = np.linalg.svd(merged)
     left = [np.linalg.norm(merged - um[:, :k] * sm[:k] @ vm[:k]) for k in range(len(sm) + 1)]
     k = next(k for k, rest in enumerate(left) if rest <= 0.05 * np.linalg.norm(merged))
-    own = u1 * s1 @ v1.T
     U, V = np.hstack([u1, u2]), np.hstack([v1, v2])
     S = np.diag(np.concatenate([s1, s2]))
     tops = [np.abs(d) >= np.sort(np.abs(d).ravel())[-math.ceil(0.2 * d.size)]
@@ -67,7 +66,7 @@ def expected(first, second, rank, side="left"):
         "rec": np.minimum(p, q).sum(),
         "spectrum_l1": np.abs(s2 - s12).sum(),
         "spectrum_l2": np.linalg.norm(s2 - s12),
-        "sar": np.linalg.norm(um[:, :k] @ um[:, :k].T @ own) / np.linalg.norm(own),
+        "sar": np.linalg.norm(um[:, :k] @ um[:, :k].T @ first) / np.linalg.norm(first),
         "sti": np.abs((U.T @ U - np.eye(len(S))) @ S @ (V.T @ V - np.eye(len(S)))).sum(),
         "sign_agreement": (np.sign(first) == np.sign(second)).mean(),
         "top_overlap": (tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum(),
@@ -128,10 +127,31 @@ def test_a_model_and_itself(compare, kind):
     found = compare(*models, metrics=list(METRICS), rank=rank, modules="q")
     for metric, entry in METRICS.items():
         own = found[metric].isel(task=0, other=0)
-        if entry.sense == "distance" or metric == "sti":
+        if entry.sense == "distance":
             np.testing.assert_array_equal(own, 0.0, metric)
         elif metric in ("rec", "sign_agreement", "top_overlap"):
             np.testing.assert_allclose(own, 1.0, rtol=1e-6, err_msg=metric)
+
+
+def test_interference_with_a_copy_is_that_with_itself(family, tmp_path):
+    """2ΣS: each direction meets its own twin once on either side."""
+    shutil.copytree(family / "topics", tmp_path / "copy")
+    models = [family / "topics", tmp_path / "copy"]
+    found = alliage.compare(family / "base", models, ["sti"], modules="q", rank=3)
+    s = np.linalg.svd(dense_delta(family, "topics", f"{QUERY}.weight"), compute_uv=False)
+    values = found["sti"].sel(module=QUERY)
+    np.testing.assert_allclose(values, np.full((2, 2), 2 * s[:3].sum()), rtol=1e-5)
+
+
+def test_sar_of_dense_updates_does_not_depend_on_the_rank(compare, monkeypatch):
+    few, many = (compare("sentiment", "topics", metrics=["sar"], rank=k) for k in (1, 9))
+    assert few.data.identical(many.data)
+    assert not [note for note in few.notes if "sar" in note]
+    for module in ("leading", "surveying.notes", "surveying.measuring"):
+        monkeypatch.setattr(f"alliage.geometry.{module}.EXACT_SIDE", 8)
+    cut = compare("sentiment", "topics", metrics=["sar"], rank=1, modules="q")
+    assert "above 8, sar is of the leading directions" in cut.notes[-1]
+    assert not np.allclose(cut["sar"].sel(module=QUERY), few["sar"].sel(module=QUERY))
 
 
 def test_means_over_matrices_for_layers_and_the_model(compare):

@@ -85,7 +85,7 @@ def of_interference(decomposed: Decomposed) -> Tensor:
     d_out, d_in = decomposed.size
     entry = _mean_length(S) / _mean_norm(d_out) * _mean_coordinate(d_in)
     block = ranks[:, None].double().square() * entry  # [i, j]: k_i² entries with S_j
-    mean = (block + block.mT).fill_diagonal_(0.0)
+    mean = block + block.mT
     return torch.stack([mean, torch.full_like(mean, math.nan)])
 
 

@@ -86,12 +86,12 @@ class Decomposed(NamedTuple):
         return found
 
     def interference(self) -> Tensor:
-        """`alignment.singular_task_interference` of i and j, [n, n]; zero on the diagonal."""
+        """`alignment.singular_task_interference` of i and j, [n, n]."""
         (S, ranks), grams = self._spectra(), self._grams()
         # Of the product only the two blocks on the diagonal are not zero: C S₂ Dᵀ and Cᵀ S₁ D.
         block = (grams[0] * S[None, :, None, :]) @ grams[1].mT
         foreign = block.abs().sum((-2, -1))
-        found = (foreign + foreign.mT).fill_diagonal_(0.0)
+        found = foreign + foreign.mT
         zero = ranks == 0
         return found.masked_fill(zero[:, None] | zero, math.nan)
 

@@ -13,7 +13,13 @@ from alliage.checkpoints.names import module_of
 from alliage.errors import Problem
 from alliage.geometry.alignment import Decomposition
 from alliage.geometry.angles import column_space
-from alliage.geometry.leading import Leading, leading_directions, spectral_norm
+from alliage.geometry.leading import (
+    EXACT_SIDE,
+    Leading,
+    exact_alignment,
+    leading_directions,
+    spectral_norm,
+)
 from alliage.geometry.low_rank import low_rank_svd
 from alliage.geometry.signs import top_threshold
 from alliage.geometry.surveying.decomposed import Cores, Decomposed
@@ -33,6 +39,7 @@ from alliage.geometry.surveying.pieces import (
     is_upright,
     matrix,
     row_blocks,
+    smaller_side,
     with_factors,
 )
 from alliage.vectors import Vector
@@ -101,7 +108,7 @@ def measure(vectors: Sequence[Vector], piece: Piece, request: Request) -> Measur
 
     Low-rank updates are measured by their factors where all vectors have them; only counts of
     elements look at their products, block by block. Else blocks of the updates are streamed, and
-    for directions one whole matrix is in memory at a time, for differences two.
+    for directions one whole matrix is in memory at a time, for differences and sums two and theirs.
 
     Args:
         vectors: n task vectors.
@@ -142,7 +149,7 @@ def _factored(
     if angles is not None:
         found["angles"] = angles
     counts = _counted(vectors, piece) if "counts" in needs else None
-    if not needs & {"cores", "decompositions", "differences", "spectra"}:
+    if not needs & {"cores", "decompositions", "alignments", "differences", "spectra"}:
         return Measured(sums, counts, found, None)
     parts = tuple(Decomposition(*low_rank_svd(*update)) for update in updates)
     decomposed = Decomposed(parts, (len(updates[0].B), updates[0].A.shape[1]))
@@ -151,6 +158,8 @@ def _factored(
         found["cores"] = decomposed.cores(norms)
     if "decompositions" in needs:
         found["decompositions"] = decomposed
+    if "alignments" in needs:
+        found["alignments"] = decomposed.alignment()
     if "differences" in needs:
         found["differences"] = decomposed.spectral_distances()
     ones, S = torch.ones(len(parts), dtype=torch.float64), [part.S for part in parts]
@@ -163,7 +172,11 @@ def _dense(
     needs, found = request.needs, dict[Needs, Any]()
     if "differences" in needs:
         found["differences"] = _differences(vectors, piece)
-    if not needs & {"angles", "cores", "decompositions", "spectra"}:
+    drawn = smaller_side(vectors[0], piece) > EXACT_SIDE
+    if "alignments" in needs and not drawn:
+        found["alignments"] = _alignments(vectors, piece)
+    directed = needs & {"angles", "cores", "decompositions", "spectra"}
+    if not directed and not (drawn and "alignments" in needs):
         return found, None
     leading = [_leading(vector, piece, request) for vector in vectors]
     parts = [Decomposition(each.U, each.S, each.V) for each in leading]
@@ -174,6 +187,8 @@ def _dense(
     norms = sums.inner.diagonal().sqrt()
     if "decompositions" in needs:
         found["decompositions"] = decomposed
+    if "alignments" in needs and drawn:
+        found["alignments"] = decomposed.alignment()
     if "cores" in needs:
         found["cores"] = _whole_cores(vectors, piece, decomposed, norms)
     energies = torch.tensor([each.energy for each in leading], dtype=torch.float64)
@@ -223,6 +238,19 @@ def _differences(vectors: Sequence[Vector], piece: Piece) -> Tensor:
         first = matrix(vectors[i], piece)
         for j in range(i + 1, n):
             found[i, j] = found[j, i] = spectral_norm(first - matrix(vectors[j], piece))
+    return found
+
+
+def _alignments(vectors: Sequence[Vector], piece: Piece) -> Tensor:
+    """SAR of i in the sum of i and j [n, n], of whole updates, two matrices at a time."""
+    n = len(vectors)
+    found = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        first = matrix(vectors[i], piece)
+        (found[i, i],) = exact_alignment(first, [first])
+        for j in range(i + 1, n):
+            second = matrix(vectors[j], piece)
+            found[i, j], found[j, i] = exact_alignment(first + second, [first, second])
     return found
 
 

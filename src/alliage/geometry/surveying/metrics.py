@@ -19,7 +19,7 @@ from alliage.geometry.surveying import chance
 from alliage.geometry.surveying.decomposed import Cores, Decomposed
 from alliage.geometry.surveying.pairs import Angles, Counts, Sums
 
-Needs = Literal["sums", "counts", "angles", "cores", "decompositions", "differences"]
+Needs = Literal["sums", "counts", "angles", "cores", "decompositions", "alignments", "differences"]
 Sense = Literal["distance", "share", "amount"]
 
 
@@ -90,8 +90,8 @@ def _into(name: str, definition: str, unit: str, measure: Callable[[Cores], Tens
     )  # fmt: skip
 
 
-def _spectral(distances: Tensor) -> Tensor:
-    return distances
+def _itself(values: Tensor) -> Tensor:
+    return values
 
 
 _ALL = (
@@ -100,7 +100,7 @@ _ALL = (
     ),
     Metric(
         "l2_spectral", "‖ΔW₁ − ΔW₂‖₂, the largest singular value of the difference", "weights",
-        "differences", _spectral,
+        "differences", _itself,
     ),
     Metric(
         "cosine", "1 − cos of the angle between ΔW₁ and ΔW₂, from 0 to 2", "none",
@@ -139,11 +139,13 @@ _ALL = (
     ),
     Metric(
         "sar", "subspace alignment ratio, ‖U_kU_kᵀΔW₁‖/‖ΔW₁‖ in the main left directions of ΔW₁ + "
-        "ΔW₂, from 0 to 1", "none", "decompositions", Decomposed.alignment,
+        "ΔW₂, from 0 to 1; of whole updates where a side is at most 1024, else of leading "
+        "directions", "none", "alignments", _itself,
         sense="share", link="merged with",
     ),
     Metric(
-        "sti", "singular task interference, ‖(UᵀU − I)Σ(VᵀV − I)‖₁", "weights",
+        "sti", "singular task interference, ‖(UᵀU − I)Σ(VᵀV − I)‖₁ of all singular vectors of "
+        "LoRA and the leading ones of dense updates; with itself 2ΣS", "weights",
         "decompositions", Decomposed.interference, sense="amount",
         chance=chance.of_interference, by_chance="random directions",
     ),

@@ -41,8 +41,14 @@ def notes_on_values(
         if is_matrix(vectors[0], piece) and len(with_factors(vectors, piece)) < len(vectors)
     ]
     large = [piece.module for piece in dense if smaller_side(vectors[0], piece) > EXACT_SIDE]
-    if dense and needs & {"angles", "cores", "decompositions"}:
+    leading = {"angles", "cores", "decompositions"}
+    if (dense and needs & leading) or (large and "alignments" in needs):
         notes.append(_note_on_directions(request, len(dense), spectra))
+    if large and "alignments" in needs:
+        notes.append(
+            f"With both sides above {EXACT_SIDE}, sar is of the leading directions of both updates "
+            f"alone and depends on how many there are: {some(large)}."
+        )
     if large and "spectra" in needs:
         notes.append(
             "Rank, effective rank, stable rank and entropy are of all singular values, which are "
