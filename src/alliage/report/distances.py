@@ -76,6 +76,11 @@ class Matrix:
         """Whether every pair was measured."""
         return bool(np.isfinite(self.values).all())
 
+    @property
+    def negative(self) -> bool:
+        """Whether a value is below 0, as no distance is, whatever the metric is called."""
+        return bool((self.values < 0).any())
+
     def select(self, indices: Sequence[int]) -> Matrix:
         """The same matrix for these models in this order."""
         names = tuple(self.names[index] for index in indices)
@@ -139,11 +144,11 @@ def dendrogram(matrix: Matrix) -> np.ndarray:
 def representatives(matrix: Matrix, limit: int) -> Matrix:
     """The medoids of `limit` clusters: the models that stand for all where these are too many.
 
-    Without all distances, the first `limit` models by name.
+    Without all distances, or with values that are none, the first `limit` models by name.
     """
     if len(matrix.names) <= limit:
         return matrix
-    if not matrix.complete:
+    if not matrix.complete or matrix.negative:
         return matrix.select(range(limit))
     return matrix.select(medoids(matrix.values, limit))
 

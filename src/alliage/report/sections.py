@@ -88,7 +88,7 @@ def content(tables: Mapping[str, pd.DataFrame]) -> Content:
     side = max((min(len(matrix.names), MODEL_LIMIT) for matrix in found), default=1)
     drawn = found[: max(1, CELL_LIMIT // side**2)]
     left_out = len(found) - len(drawn)
-    apart = [matrix for matrix in drawn if is_distance(matrix.metric)]
+    apart = [one for one in drawn if is_distance(one.metric) and not one.negative]
     by_task = [one for one in scores if one.metric not in (*CALIBRATION, *CALIBRATION_DETAILS)]
     # Pruned and merged models first: they are what the reader came for.
     made = sorted(roles, key=lambda model: (roles[model] == OTHER, -role_rank(roles[model])))

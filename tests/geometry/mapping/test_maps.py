@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.decomposition import PCA
 
 from alliage.geometry import classical_mds, principal_components
+from alliage.geometry.mapping.clustering import average_linkage
 
 POINTS = np.random.default_rng(0).normal(size=(7, 2)) * (3.0, 1.0)
 DISTANCES = squareform(pdist(POINTS))
@@ -55,3 +56,25 @@ def test_wrong_input_is_refused():
         principal_components(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="NaN"):
         classical_mds([[0.0, np.nan], [np.nan, 0.0]])
+
+
+@pytest.mark.parametrize("method", [classical_mds, principal_components, average_linkage])
+@pytest.mark.parametrize(
+    ("matrix", "said"),
+    [
+        ([[0.0, 1.0], [2.0, 0.0]], r"symmetric distances, found 1 at \[0, 1\] and 2 at \[1, 0\]"),
+        ([[0.0, -0.5], [-0.5, 0.0]], r"0 or more, found -0.5 at \[0, 1\]$"),
+        ([[0.0, 1.0], [1.0, 0.3]], r"0 on the diagonal, found 0.3 at \[1, 1\]$"),
+    ],
+)
+def test_what_is_no_matrix_of_distances_is_refused(method, matrix, said):
+    with pytest.raises(ValueError, match=said):
+        method(matrix)
+
+
+def test_rounding_is_no_flaw():
+    exact = classical_mds(DISTANCES)
+    noise = 1e-11 * np.random.default_rng(1).normal(size=DISTANCES.shape)
+    np.testing.assert_allclose(
+        classical_mds(DISTANCES + noise).coordinates, exact.coordinates, atol=1e-8
+    )

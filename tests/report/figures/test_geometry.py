@@ -178,6 +178,17 @@ def test_what_is_no_distance_has_neither_map_nor_tree(tmp_path: Path) -> None:
     assert "are nearest" not in page.text
 
 
+def test_negative_values_of_an_unknown_metric_are_drawn_as_numbers(tmp_path: Path) -> None:
+    rows = [
+        {**row, "metric": "mine", "value": -row["value"]}
+        for row in made.distances(("a", "b", "c"), 1)
+        if row["metric"] == "l2"
+    ]
+    write_table(tmp_path, "distances", rows)
+    page = Page(render_report(tmp_path))
+    assert [figure["id"] for figure in page.attributes("figure")] == ["heat-map"]
+
+
 def test_the_report_and_the_survey_agree_on_what_a_distance_is() -> None:
     for name, metric in METRICS.items():
         if not metric.directed:

@@ -63,13 +63,26 @@ def checked_distances(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The matrix in float64.
 
     Raises:
-        ValueError: not [n, n], or NaN or infinity in it.
+        ValueError: not [n, n], NaN or infinity in it, or, by more than 1e-9 of its largest value,
+            asymmetric, negative, or not zero on the diagonal.
     """
     matrix = np.asarray(distances, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"expected distances [n, n], got the shape {list(matrix.shape)}")
     if not np.isfinite(matrix).all():
         raise ValueError("expected finite distances, found NaN or infinity")
+    rounding = 1e-9 * np.abs(matrix).max(initial=0.0)
+    for flaw, wanted in (
+        (np.abs(matrix - matrix.T), "symmetric distances"),
+        (-matrix, "distances of 0 or more"),
+        (np.diag(np.abs(matrix.diagonal())), "0 on the diagonal"),
+    ):
+        if (flaw > rounding).any():
+            i, j = map(int, np.unravel_index(flaw.argmax(), flaw.shape))
+            found = f"{matrix[i, j]:.6g} at [{i}, {j}]"
+            if i != j and matrix[i, j] != matrix[j, i]:
+                found += f" and {matrix[j, i]:.6g} at [{j}, {i}]"
+            raise ValueError(f"expected {wanted}, found {found}")
     return matrix
 
 

@@ -45,7 +45,12 @@ def heat_maps(found: Sequence[Matrix], left_out: int) -> Figure:
             f"{matrix.modules}"
         )
         tree = None
-        if shown.complete and len(shown.names) > 1 and is_distance(shown.metric):
+        if (
+            shown.complete
+            and len(shown.names) > 1
+            and is_distance(shown.metric)
+            and not shown.negative
+        ):
             tree = dendrogram(shown)
             shown = shown.select(leaf_order(tree))
         panel = draw_cells(shown, title, tree=tree)
