@@ -65,3 +65,11 @@ def test_undefined_is_nan():
     assert math.isnan(spectrum_overlap(zeros, torch.ones(3)))
     with pytest.raises(ValueError, match="spectrum"):
         effective_rank(torch.ones(2, 2))
+
+
+def test_rounding_errors_share_nothing():
+    own = torch.tensor([3.0, 1.0])
+    assert spectrum_overlap(own, torch.tensor([3e-17, -1e-17]), noise=1e-15) == 0.0
+    assert spectrum_overlap(own, torch.zeros(2)) == 0.0
+    # Of (3e-17, 1) only the second is left: min(1/4, 1).
+    assert spectrum_overlap(own, torch.tensor([3e-17, 1.0]), noise=1e-15) == 0.25

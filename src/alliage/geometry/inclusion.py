@@ -2,8 +2,9 @@
 
 U [d_out, k] and V [d_in, k] are the singular vectors of the first update ΔW₁, orthonormal columns.
 Shares of the energy ‖ΔW₂‖² of the second, from 0, nothing of it, to 1, all of it; NaN where ΔW₂ is
-zero. Both shares are asymmetric: a large space may hold a small one without lying in it. For
-directions drawn at random their means are exactly k / (d_out·d_in) and k² / (d_out·d_in).
+zero or ΔW₁ has no directions. Both shares are asymmetric: a large space may hold a small one
+without lying in it. For directions drawn at random their means are exactly k / (d_out·d_in) and
+k² / (d_out·d_in).
 
 After the poster of Fosse et al. 2025, which projects spectra; the shares are ours.
 """
@@ -28,7 +29,7 @@ def explained_energy(S2: Tensor, norm2: float) -> float:
         S2: [k], uᵢᵀ ΔW₂ vᵢ, from `spectral_projection`.
         norm2: ‖ΔW₂‖_F.
     """
-    return _share(float(S2.double().square().sum()), norm2)
+    return _share(float(S2.double().square().sum()), norm2, S2.numel())
 
 
 def core_energy(U: Tensor, V: Tensor, B2: Tensor, A2: Tensor, scale2: float = 1.0) -> float:
@@ -52,7 +53,7 @@ def core_energy(U: Tensor, V: Tensor, B2: Tensor, A2: Tensor, scale2: float = 1.
     core = (U.double().mT @ B2.double()) @ (A2.double() @ V.double())
     # R_B R_Aᵀ is small and holds the norm even where the columns of B₂A₂ cancel.
     norm2 = abs(scale2) * float(torch.linalg.norm(R_B @ R_A.mT))
-    return _share(scale2**2 * float(core.square().sum()), norm2)
+    return _share(scale2**2 * float(core.square().sum()), norm2, core.numel())
 
 
 def dense_projection(U: Tensor, V: Tensor, update: Tensor) -> Tensor:
@@ -73,9 +74,9 @@ def dense_core_energy(U: Tensor, V: Tensor, update: Tensor) -> float:
     """`core_energy` of a dense ΔW₂ [d_out, d_in]."""
     core = dense_projection(U, V, update)
     norm2 = float(torch.linalg.norm(update.double()))
-    return _share(float(core.square().sum()), norm2)
+    return _share(float(core.square().sum()), norm2, core.numel())
 
 
-def _share(energy: float, norm2: float) -> float:
+def _share(energy: float, norm2: float, directions: int) -> float:
     # Rounding may leave a hair above one.
-    return min(energy / norm2**2, 1.0) if norm2 > 0 else math.nan
+    return min(energy / norm2**2, 1.0) if norm2 > 0 and directions > 0 else math.nan

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def spectrum_overlap(first: Tensor, second: Tensor) -> float:
+def spectrum_overlap(first: Tensor, second: Tensor, noise: float = 0.0) -> float:
     """REC = Σ min(pᵢ, qᵢ) of two normalised spectra, 1 − ½‖p − q‖₁.
 
     Called the Bayes error rate between spectra by its source; it is twice that error. A spectral
@@ -18,11 +18,17 @@ def spectrum_overlap(first: Tensor, second: Tensor) -> float:
     Args:
         first: [k₁], the order matters: place i of both belongs to the same direction.
         second: [k₂]; the shorter one is continued by zeros.
+        noise: magnitudes of the second spectrum up to here are zero: of a spectral projection
+            max(d_out, d_in)·eps·‖ΔW₂‖, or orthogonal updates would share their rounding errors.
 
     Returns:
-        from 0, nothing shared, to 1, the same shares; NaN where a spectrum is zero.
+        from 0, nothing shared, to 1, the same shares. A second spectrum of zeros shares nothing; of
+        a first one it is not defined, NaN.
     """
-    p, q = _shares(first), _shares(second)
+    _check(second)
+    p, magnitudes = _shares(first), second.double().abs()
+    magnitudes = magnitudes.where(magnitudes > noise, 0.0)
+    q = _shares(magnitudes) if bool(magnitudes.any()) else magnitudes
     shared = min(len(p), len(q))
     return float(torch.minimum(p[:shared], q[:shared]).sum())
 

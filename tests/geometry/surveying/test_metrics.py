@@ -6,12 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from scipy.linalg import subspace_angles
 
 import alliage
 from alliage.geometry import survey
+from alliage.geometry.alignment import Decomposition
 from alliage.geometry.surveying import measuring, pieces
+from alliage.geometry.surveying.decomposed import Decomposed
 from alliage.geometry.surveying.metrics import METRICS
 from alliage.vectors import open as open_vector
 from tests.geometry.surveying.test_comparing import QUERY, dense_delta
@@ -131,6 +134,19 @@ def test_a_model_and_itself(compare, kind):
             np.testing.assert_array_equal(own, 0.0, metric)
         elif metric in ("rec", "sign_agreement", "top_overlap"):
             np.testing.assert_allclose(own, 1.0, rtol=1e-6, err_msg=metric)
+
+
+def test_orthogonal_updates_share_no_spectrum():
+    """S₂ is rounding error, in shares like any other; so it was in 0.4 of the spectrum."""
+    Q, P = (np.linalg.qr(np.random.default_rng(s).normal(size=(40, 8)))[0] for s in (0, 1))
+    U, V = torch.from_numpy(Q), torch.from_numpy(P)
+    S = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    parts = [Decomposition(U[:, c], S, V[:, c]) for c in (slice(0, 4), slice(4, 8))]
+    cores = Decomposed(tuple(parts), (40, 40)).cores(S.norm().repeat(2))
+    raw = cores.values.diagonal(dim1=-2, dim2=-1)[0, 1]
+    assert raw.any()
+    assert raw.abs().max() < 1e-13
+    np.testing.assert_allclose(cores.overlap(), np.eye(2), atol=1e-12)
 
 
 def test_interference_with_a_copy_is_that_with_itself(family, tmp_path):

@@ -22,14 +22,19 @@ class Cores(NamedTuple):
         S: the updates' own singular values [n, k], zero beyond the rank.
         ranks: directions of each update, integers [n].
         norms: ‖ΔW_i‖_F of the whole updates [n].
-        size: elements of the weight, d_out·d_in.
+        shape: (d_out, d_in).
     """
 
     values: Tensor
     S: Tensor
     ranks: Tensor
     norms: Tensor
-    size: int
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Elements of the weight."""
+        return math.prod(self.shape)
 
     def explained_energy(self) -> Tensor:
         """`inclusion.explained_energy` of i in j, [n, n]."""
@@ -40,17 +45,20 @@ class Cores(NamedTuple):
         return self._share(self.values.square().sum((-2, -1)))
 
     def overlap(self) -> Tensor:
-        """`spectra.spectrum_overlap` of S_j and |S₂| of i in j, [n, n]."""
-        return shared(self.S, self._projected())
+        """`spectra.spectrum_overlap` of S_j and |S₂| of i in j, [n, n]; NaN where one is zero."""
+        found = shared(self.S, self._projected(rounded=True))
+        return found.masked_fill(self.norms[:, None] * self.ranks == 0, math.nan)
 
     def distance(self, p: float) -> Tensor:
         """`spectra.spectrum_distance` of S_j and S₂ of i in j, [n, n]; NaN where j is zero."""
         found: Tensor = torch.linalg.vector_norm(self.S - self._projected(), p, dim=-1)
         return found.masked_fill(self.ranks == 0, math.nan)
 
-    def _projected(self) -> Tensor:
-        """S₂ of i in the directions of j, [n, n, k]."""
-        return self.values.diagonal(dim1=-2, dim2=-1)
+    def _projected(self, *, rounded: bool = False) -> Tensor:
+        """S₂ of i in the directions of j, [n, n, k]; what is rounding error may be made zero."""
+        found = self.values.diagonal(dim1=-2, dim2=-1)
+        noise = self.norms[:, None, None] * (max(self.shape) * torch.finfo(found.dtype).eps)
+        return found.where(found.abs() > noise, 0.0) if rounded else found
 
     def _share(self, energy: Tensor) -> Tensor:
         share = (energy / self.norms.square()[:, None]).clamp(max=1.0)
@@ -72,7 +80,7 @@ class Decomposed(NamedTuple):
         """`Cores` of the parts themselves; exact where those are the whole updates."""
         (S, ranks), grams = self._spectra(), self._grams()
         values = (grams[0].mT * S[:, None, None, :]) @ grams[1]
-        return Cores(values, S, ranks, norms, math.prod(self.size))
+        return Cores(values, S, ranks, norms, self.size)
 
     def alignment(self) -> Tensor:
         """`alignment.subspace_alignment` of i in the sum of i and j, [n, n]."""
@@ -120,9 +128,12 @@ class Decomposed(NamedTuple):
 
 
 def shared(own: Tensor, projected: Tensor) -> Tensor:
-    """Σ min(pᵢ, qᵢ) of the shares of own [n, k] and |projected| [..., n, k], [..., n]."""
-    p, q = own / own.sum(-1, keepdim=True), projected.abs()
-    return torch.minimum(p, q / q.sum(-1, keepdim=True)).sum(-1)
+    """Σ min(pᵢ, qᵢ) of shares of own [n, k] and |projected| [..., n, k], [..., n]; 0 of zeros."""
+    magnitudes = projected.abs()
+    p, q = (
+        S / S.sum(-1, keepdim=True).where(S.any(-1, keepdim=True), 1.0) for S in (own, magnitudes)
+    )
+    return torch.minimum(p, q).sum(-1)
 
 
 def _gram(columns: Sequence[Tensor]) -> Tensor:

@@ -227,7 +227,7 @@ def _whole_cores(
         for i, delta in enumerate(block.deltas):
             image = (delta.double() @ right).reshape(len(delta), n, k).movedim(1, 0)
             values[i] += own.mT @ image
-    return Cores(values if upright else values.mT, S, ranks, norms, len(U[0]) * len(V[0]))
+    return Cores(values if upright else values.mT, S, ranks, norms, decomposed.size)
 
 
 def _differences(vectors: Sequence[Vector], piece: Piece) -> Tensor:
