@@ -268,6 +268,26 @@ def test_ranks_that_differ(family, tmp_path):
         alliage.compare(family / "base", [wide, narrow], ["l2"], of="A")
 
 
+def test_distances_between_unlike_spaces_are_told_by_their_chance(family, tmp_path):
+    """Of one angle against of three: the geodesic of fewer is smaller, and not nearer for that."""
+    models = [adapter(family, tmp_path / f"rank-{r}", r) for r in (5, 3, 1)]
+    found = alliage.compare(family / "base", models, ["geodesic", "ye_lim"], modules="q")
+    (note,) = [note for note in found.notes if "differ in dimension" in note]
+    assert "5 in rank-5, 3 in rank-3, 1 in rank-1" in note
+    assert "ye_lim" in note
+    means = found["geodesic"].mean("module").to_numpy()
+    with np.errstate(invalid="ignore"):  # 0/0 on the diagonal
+        shares = means / found.null["geodesic"].mean("module").to_numpy()
+    pairs = {(i, j): shares[i, j] for i, j in ((0, 1), (0, 2), (1, 2))}
+    (i, j), low = min(pairs.items(), key=lambda pair: pair[1])
+    line, other = found.findings()
+    nearest = f"nearest {found.names[i]} – {found.names[j]} {low:.4g}"
+    assert line.startswith(f"geodesic, in shares of each pair's chance: {nearest}")
+    assert other.startswith("ye_lim: nearest")
+    alike = alliage.compare(family / "base", models[:2], ["geodesic"], of="B")
+    assert "in shares" not in alike.findings()[0]  # one pair has nothing to be compared with
+
+
 def test_a_matrix_of_rank_zero(family):
     """Untrained adapters have B = 0: no directions, nothing to be included, and it is said."""
     base = alliage.open(family / "base")

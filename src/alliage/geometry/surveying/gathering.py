@@ -38,6 +38,7 @@ class Contribution(NamedTuple):
             gives, how many are defined, and for how many of those chance is.
         models: for each model and quantity the total and how many there are [2, q, n], if needed.
         S: singular values of each model [n], of a single matrix.
+        dimensions: of the models' spaces between which angles are, one tuple for each weight.
     """
 
     sums: Sums
@@ -45,6 +46,7 @@ class Contribution(NamedTuple):
     totals: Mapping[str, Tensor]
     models: Tensor | None
     S: list[Tensor] | None
+    dimensions: frozenset[tuple[int, ...]]
 
     @classmethod
     def of(cls, measured: Measured, metrics: Sequence[str]) -> Contribution:
@@ -75,7 +77,9 @@ class Contribution(NamedTuple):
             )
         models = _quantities(measured.spectra) if measured.spectra is not None else None
         S = measured.spectra.S if measured.spectra is not None else None
-        return cls(measured.sums, measured.counts, totals, models, S)
+        angles = measured.found.get("angles")
+        dimensions = frozenset([angles.ranks] if angles is not None else [])
+        return cls(measured.sums, measured.counts, totals, models, S, dimensions)
 
     def plus(self, other: Contribution) -> Contribution:
         """Of both sets of weights."""
@@ -86,7 +90,8 @@ class Contribution(NamedTuple):
             models = other.models if models is None else models + other.models
         alone = self.S if other.models is None else other.S if self.models is None else None
         totals = {metric: total + other.totals[metric] for metric, total in self.totals.items()}
-        return Contribution(self.sums.plus(other.sums), counts, totals, models, alone)
+        dimensions = self.dimensions | other.dimensions
+        return Contribution(self.sums.plus(other.sums), counts, totals, models, alone, dimensions)
 
 
 def datasets(

@@ -44,6 +44,7 @@ def notes_on_values(
     leading = {"angles", "cores", "decompositions"}
     if (dense and needs & leading) or (large and "alignments" in needs):
         notes.append(_note_on_directions(request, len(dense), spectra))
+    notes += _note_on_dimensions(vectors, groups)
     if large and "alignments" in needs:
         notes.append(
             f"With both sides above {EXACT_SIDE}, sar is of the leading directions of both updates "
@@ -55,6 +56,22 @@ def notes_on_values(
             f"not known of dense updates with both sides above {EXACT_SIDE}: {some(large)}."
         )
     return notes
+
+
+def _note_on_dimensions(vectors: Sequence[Vector], groups: Mapping[str, Contribution]) -> list[str]:
+    """Of angles where the spaces of one weight are not of one dimension, zero updates apart."""
+    every = set().union(*(group.dimensions for group in groups.values()))
+    if not any(len(set(ranks) - {0}) > 1 for ranks in every):
+        return []
+    told = []
+    for vector, ranks in zip(vectors, zip(*every, strict=True), strict=True):
+        low, high = min(ranks), max(ranks)
+        told.append(f"{low if low == high else f'{low}–{high}'} in {vector.name}")
+    return [
+        f"Spaces differ in dimension: {', '.join(told)}. A pair has as many angles as its smaller "
+        "space has dimensions, so distances of such pairs are not comparable but by their chance; "
+        "ye_lim counts the surplus."
+    ]
 
 
 def _note_on_directions(request: Request, count: int, spectra: xr.Dataset) -> str:
