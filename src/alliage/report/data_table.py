@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from alliage.geometry.interference.words import percent
 from alliage.report.runs import Run, by_run
 from alliage.report.words import count, number
 
@@ -95,8 +96,8 @@ def _interference(run: Run, number_of_run: int) -> DataTable:
     row = frame.iloc[int(near.argmin())].to_dict()
     if row["rank"] == 0 and {"conflict", "by chance"} <= row.keys():
         sentences.append(
-            f"At the largest {row['top_k']:.0%}, signs conflict in {row['conflict']:.1%} of what "
-            f"two or more of the {most} keep; random signs would in {row['by chance']:.1%}."
+            f"At the largest {percent(row['top_k'])}, signs conflict in {row['conflict']:.1%} of "
+            f"what two or more of the {most} keep; random signs would in {row['by chance']:.1%}."
         )
     frame = frame.drop(columns="rank").rename(columns={"top_k": "share kept"})
     identifier = f"interference-{number_of_run}" if run.title else "interference"

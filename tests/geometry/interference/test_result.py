@@ -10,6 +10,7 @@ import alliage
 from alliage.errors import UsageError
 from alliage.geometry.interference.figures import PICTURES
 from alliage.geometry.interference.result import COLUMNS, GROUPINGS, MEASURES
+from alliage.geometry.interference.words import percent
 from alliage.studies.results import TABLES
 
 
@@ -95,11 +96,80 @@ def test_rows_fit_the_results_table(found):
 def test_words_say_what_the_numbers_say(found):
     text = " ".join(found.findings())
     at = found.conflicts().sel(top_k=0.25, group="model")
-    assert f"{float(at['conflict']):.1%} of the parameters that two or more models keep" in text
-    assert f"{float(found.by_number()['conflict_of_all'].sel(number=3)):.1%} with 3" in text
+    assert (
+        f"{percent(float(at['conflict']))} of the parameters that two or more models keep" in text
+    )
+    assert f"{percent(float(found.by_number()['conflict_of_all'].sel(number=3)))} with 3" in text
     none = float(found.influence().sel(top_k=0.25, group="model", keeping=0))
-    assert f"{none:.1%} of the parameters are redundant" in text
+    assert f"{percent(none)} of the parameters are redundant" in text
     assert "(top 25%)" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.2, "20%"), (0.001, "0.1%"), (0.00012, "0.012%"), (1e-9, "0.0000001%"), (0.4567, "45.7%"),
+     (1.0, "100%"), (0.15000000000000002, "15%"), (0.0, "0%")],
+)  # fmt: skip
+def test_shares_keep_three_digits(share, said):
+    assert percent(share) == said
+
+
+def test_a_small_share_is_told_everywhere(tuned):
+    base, *models = tuned(3)
+    found = alliage.interference(base, models, top_k=0.004)
+    assert "top 0.4%>" in repr(found)
+    assert "(top 0.4%)" in found.findings()[0]
+    assert sum("top 0.4%" in table.title for table in found.tables()) == 4
+    texts = [text for name, picture in found.pictures() if name in ("number", "kinds", "pairs")
+             for text in [picture.figure().axes[0].get_title(loc="left")]]  # fmt: skip
+    assert len(texts) == 3
+    assert all("top 0.4%" in text for text in texts)
+
+
+def weights(write, name, kinds):
+    import torch
+
+    tensors = {f"layers.0.{kind}.weight": torch.tensor([row]) for kind, row in kinds.items()}
+    return write(name, tensors)
+
+
+def test_no_extremes_where_all_are_equal(write):
+    base = weights(write, "base", {"q_proj": [0.0, 0.0], "v_proj": [0.0, 0.0]})
+    models = [
+        weights(write, str(i), {"q_proj": [1.0, 2.0], "v_proj": [1.0, 2.0]}) for i in range(3)
+    ]
+    text = " ".join(alliage.interference(base, models, top_k=1.0).findings())
+    assert "Signs conflict in 0%" in text
+    assert "fewest" not in text
+
+
+def test_extremes_say_what_they_rest_on(write):
+    base = weights(write, "base", {"q_proj": [0.0] * 4, "v_proj": [0.0] * 2})
+    one = weights(write, "one", {"q_proj": [1.0, 1, 1, 0], "v_proj": [1.0, 1]})
+    other = weights(write, "other", {"q_proj": [1.0, 1, -1, 1], "v_proj": [-1.0, 1]})
+    assert (
+        "Most conflicts by kind of module: value (50% of 2 shared); fewest: query (33.3% of 3 "
+        "shared)."
+    ) in alliage.interference(base, [one, other], top_k=1.0).findings()
+
+
+def test_each_pair_stands_once(found):
+    pairs = found.pairs()
+    for shares in pairs.values():
+        itself = [shares.sel(task=name, other=name) for name in found.names]
+        assert all(values.isnull().all() for values in itself)
+    frame = found.picture("pairs").to_pandas()
+    assert len(frame) == 3 * found.data.sizes["top_k"]
+    assert set(zip(frame["task"], frame["other"], strict=True)) == {
+        ("model0", "model1"), ("model0", "model2"), ("model1", "model2"),
+    }  # fmt: skip
+    assert frame[["conflict", "overlap", "random_overlap"]].notna().all(axis=None)
+
+
+def test_true_is_no_share(tuned):
+    base, *models = tuned(2)
+    with pytest.raises(UsageError, match="must be a share .* got True"):
+        alliage.interference(base, models, top_k=True)
 
 
 def test_it_shows_itself(found):

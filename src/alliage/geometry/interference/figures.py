@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from alliage.geometry.interference.steps import STEPS
+from alliage.geometry.interference.words import percent
 from alliage.geometry.mapping.drawing import blank, look, stacks
 from alliage.geometry.mapping.picture import Picture
 
@@ -37,7 +38,7 @@ def by_number(found: Interference) -> Figure:
     _line(axes, 1, numbers, shares["conflict"], "of those that two or more keep")
     _line(axes, 2, numbers, shares["random"], "the same with random signs")
     axes.set_xticks(numbers)
-    _finish(axes, f"Sign conflicts, top {found.top_k:.0%}", "models", "share of parameters")
+    _finish(axes, f"Sign conflicts, top {percent(found.top_k)}", "models", "share of parameters")
     return figure
 
 
@@ -49,7 +50,7 @@ def by_top_k(found: Interference) -> Figure:
     _line(axes, 0, kept, shares["conflict_of_all"], "of all parameters")
     _line(axes, 1, kept, shares["conflict"], "of those that two or more keep")
     _line(axes, 2, kept, shares["random"], "the same with random signs")
-    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.xaxis.set_major_formatter(_ticks)
     title = f"Sign conflicts among {len(found.names)} models"
     _finish(axes, title, "largest entries kept of each model", "share of parameters")
     return figure
@@ -57,7 +58,7 @@ def by_top_k(found: Interference) -> Figure:
 
 def by_influence(found: Interference) -> Figure:
     """Magnitudes by how many models find a parameter influential (figures 6a and 11a)."""
-    return _magnitudes(found, "influence", f"who keeps the parameter (top {found.top_k:.0%})")
+    return _magnitudes(found, "influence", f"who keeps the parameter (top {percent(found.top_k)})")
 
 
 def by_agreement(found: Interference) -> Figure:
@@ -73,7 +74,7 @@ def by_kind(found: Interference) -> Figure:
     for index, kind in enumerate(shares["kind"].values.tolist()):
         _line(axes, index, depth, shares.values[index], kind)
     axes.set_xticks(depth)
-    title = f"Sign conflicts by layer, top {found.top_k:.0%}"
+    title = f"Sign conflicts by layer, top {percent(found.top_k)}"
     _finish(axes, title, "layer", "share of what two or more keep")
     return figure
 
@@ -91,12 +92,12 @@ def by_pair(found: Interference) -> Figure:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if value < 0.5 else "black"
-            axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=8,
+            axes.text(column, row, percent(value), ha="center", va="center", fontsize=8,
                       color=colour)  # fmt: skip
     axes.set_xticks(range(count), found.names, rotation=45, ha="right")
     axes.set_yticks(range(count), found.names)
-    figure.colorbar(image, ax=axes, format="{x:.0%}", shrink=0.8)
-    title = f"above: sign conflict; below: overlap (top {found.top_k:.0%})"
+    figure.colorbar(image, ax=axes, format=_ticks, shrink=0.8)
+    title = f"above: sign conflict; below: overlap (top {percent(found.top_k)})"
     axes.set_title(title, loc="left", fontsize=10)
     return figure
 
@@ -139,7 +140,11 @@ class InterferencePicture(Picture):
             "kinds": _by_kind_and_layer(found),
             "pairs": found.pairs(),
         }
-        return shares[self.name].to_dataframe().reset_index()
+        frame = shares[self.name].to_dataframe().reset_index()
+        if self.name == "pairs":  # each of them once
+            places = {name: place for place, name in enumerate(found.names)}
+            frame = frame[frame["task"].map(places) < frame["other"].map(places)]
+        return frame.reset_index(drop=True)
 
     def __repr__(self) -> str:
         return f"<InterferencePicture {self.name} of {len(self.found.names)} models>"
@@ -190,6 +195,10 @@ def _magnitudes(found: Interference, by: str, label: str) -> Figure:
     return figure
 
 
+def _ticks(share: float, _: int | None = None) -> str:
+    return percent(share)
+
+
 def _line(axes: Any, index: int, places: Any, values: Any, label: str) -> None:
     colour, marker, dashes = look(index)
     axes.plot(places, values, color=colour, marker=marker, linestyle=dashes, label=label)
@@ -201,6 +210,6 @@ def _finish(axes: Any, title: str, across: str, up: str) -> None:
     axes.set_ylabel(up)
     axes.set_ylim(bottom=0)
     if axes.get_ylim()[1] <= 1.2 and up.startswith("share"):
-        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.yaxis.set_major_formatter(_ticks)
     axes.grid(alpha=0.25)
     axes.figure.legend(loc="outside lower left", frameon=False, fontsize=9)

@@ -16,6 +16,7 @@ from alliage.geometry.interference.counting import SignCounts, choose_subsets
 from alliage.geometry.interference.result import Interference
 from alliage.geometry.interference.steps import AGREEMENTS, STEPS
 from alliage.geometry.interference.streaming import Counts, Reader, count, find_thresholds
+from alliage.geometry.interference.words import percent
 from alliage.geometry.surveying.opening import Ref, open_vectors
 from alliage.geometry.surveying.selection import check_vectors, parse_modules, select
 from alliage.threads import one_torch_thread
@@ -113,7 +114,9 @@ def _checked(
 ) -> tuple[str, ...]:
     """The kinds of modules; UsageError with every problem."""
     problems = []
-    if not 0 < top_k <= 1:
+    if isinstance(top_k, bool):
+        problems.append(Problem("top_k", f"must be a share such as 0.2, got {top_k!r}."))
+    elif not 0 < top_k <= 1:
         fix = "20 % are 0.2." if 1 < top_k <= 100 else ""
         problems.append(Problem("top_k", f"must be above 0 and at most 1, got {top_k:g}.", fix))
     for name, value, least in (
@@ -227,12 +230,12 @@ def _notes_on_values(data: xr.Dataset, top_k: float) -> list[str]:
             )
         elif at > _MORE_THAN_ASKED * top_k * numel and at - top_k * numel > 1:
             notes.append(
-                f"{name} keeps {at / numel:.1%}, not {top_k:.0%}: that many entries are as large "
-                "as the threshold, or larger."
+                f"{name} keeps {percent(at / numel)}, not {percent(top_k)}: that many entries are "
+                "as large as the threshold, or larger."
             )
         elif at < top_k * numel - 1:
-            notes.append(f"{name} changes only {at / numel:.1%} of the parameters, less than "
-                         f"{top_k:.0%}.")  # fmt: skip
+            notes.append(f"{name} changes only {percent(at / numel)} of the parameters, less than "
+                         f"{percent(top_k)}.")  # fmt: skip
     names = data["task"].values.tolist()
     both, opposed = (data[name].sel(top_k=1.0).sum("module").to_numpy() for name in _PAIRED)
     for i, j in itertools.combinations(range(len(names)), 2):

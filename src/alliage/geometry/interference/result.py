@@ -113,8 +113,9 @@ class Interference:
 
         Returns:
             `conflict`, `overlap` and `random_overlap` of `MEASURES`, with the dimensions top_k,
-            group, task and other, symmetric in the last two; from 0 to 1. NaN: the conflict of
-            models that keep no common parameter, the overlap of models that keep none at all.
+            group, task and other, symmetric in the last two; from 0 to 1. NaN: a model with
+            itself, the conflict of models that keep no common parameter, the overlap of models that
+            keep none at all.
 
         Raises:
             UsageError: an unknown grouping.
@@ -126,13 +127,15 @@ class Interference:
         each = both.copy(data=np.broadcast_to(kept[..., :, None], both.shape))
         other = both.copy(data=np.broadcast_to(kept[..., None, :], both.shape))
         chance = _share(each * other, numel)
-        return xr.Dataset(
+        two = xr.DataArray(~np.eye(len(self.names), dtype=bool), dims=("task", "other"))
+        found = xr.Dataset(
             {
                 "conflict": _share(counts["opposed"], both),
                 "overlap": _share(both, each + other - both),
                 "random_overlap": _share(chance, each + other - chance),
             }
-        ).transpose("top_k", "group", "task", "other")
+        )
+        return found.where(two).transpose("top_k", "group", "task", "other")
 
     def influence(self, by: str = "model") -> xr.DataArray:
         """How many models keep a parameter: shares of all, dimensions top_k, group and keeping.
@@ -284,10 +287,12 @@ class Interference:
         return xr.concat(sums, xr.Variable("group", groups))
 
     def __repr__(self) -> str:
+        from alliage.geometry.interference.words import percent
+
         modules, numel = self.data.sizes["module"], int(self.data["parameters"].sum())
         return (
             f"<Interference of {len(self.names)} models, {numel:,} parameters in {modules} "
-            f"modules, top {self.top_k:.0%}>"
+            f"modules, top {percent(self.top_k)}>"
         )
 
     def _repr_html_(self) -> str:

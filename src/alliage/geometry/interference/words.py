@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alliage.geometry.interference.steps import STEPS
@@ -31,6 +32,15 @@ class Table(NamedTuple):
     words: int = 1
 
 
+def percent(share: float) -> str:
+    """A share in percent, with three significant digits at most.
+
+    >>> percent(0.2), percent(0.4567), percent(0.00012)
+    ('20%', '45.7%', '0.012%')
+    """
+    return f"{Decimal(f'{100 * share:.3g}'):f}%"
+
+
 def tables(found: Interference) -> list[Table]:
     """By the share kept, by the number of models, by kind of module, by pair, magnitudes."""
     shares = found.conflicts().isel(group=0)
@@ -38,12 +48,12 @@ def tables(found: Interference) -> list[Table]:
     kinds = found.conflicts("kind").sel(top_k=found.top_k)
     pairs = found.pairs().isel(group=0).sel(top_k=found.top_k)
     sizes = found.magnitudes()["magnitude"]
-    top = f"top {found.top_k:.0%}"
+    top = f"top {percent(found.top_k)}"
     return [
         Table(
             f"Sign conflicts of all {len(found.names)} models by the share kept",
             ("top-k", "of shared", "of all", "random signs"),
-            _lines(shares, "top_k", ("conflict", "conflict_of_all", "random"), _percent),
+            _lines(shares, "top_k", ("conflict", "conflict_of_all", "random"), percent),
         ),
         Table(
             f"Sign conflicts by the number of models, {top}",
@@ -84,7 +94,7 @@ def tables(found: Interference) -> list[Table]:
 
 def findings(found: Interference) -> list[str]:
     """What stands out, a sentence each."""
-    top = f"top {found.top_k:.0%}"
+    top = f"top {percent(found.top_k)}"
     count = len(found.names)
     at = found.conflicts().isel(group=0).sel(top_k=found.top_k)
     conflict, of_all, random = (float(at[n]) for n in ("conflict", "conflict_of_all", "random"))
@@ -92,39 +102,45 @@ def findings(found: Interference) -> list[str]:
         return [f"No two models keep a common parameter ({top}): no signs can conflict."]
     which = "both" if count == 2 else "two or more"
     lines = [
-        f"Signs conflict in {conflict:.1%} of the parameters that {which} models keep ({top}), "
-        f"{of_all:.1%} of all; random signs would in {random:.1%}."
+        f"Signs conflict in {percent(conflict)} of the parameters that {which} models keep "
+        f"({top}), {percent(of_all)} of all; random signs would in {percent(random)}."
     ]
     shares = found.conflicts().isel(group=0)["conflict_of_all"]
-    low, high = shares.values[0], shares.values[-1]
-    lines.append(
-        f"By the share kept: {low:.1%} of all parameters at {_percent(shares['top_k'].values[0])}, "
-        f"{high:.1%} at {_percent(shares['top_k'].values[-1])}."
+    (low, fewest), (high, most) = (
+        (percent(float(shares[place])), percent(float(shares["top_k"][place]))) for place in (0, -1)
     )
+    lines.append(f"By the share kept: {low} of all parameters at {fewest}, {high} at {most}.")
     if count > 2:
         numbers = found.by_number()["conflict_of_all"]
         lines.append(
-            f"By the number of models: {float(numbers.sel(number=2)):.1%} of all parameters with "
-            f"2, {float(numbers.sel(number=count)):.1%} with {count}."
+            f"By the number of models: {percent(float(numbers.sel(number=2)))} of all parameters "
+            f"with 2, {percent(float(numbers.sel(number=count)))} with {count}."
         )
-        lines.append(_pair_finding(found))
+        lines += _pair_finding(found)
     none, one, *more = found.influence().isel(group=0).sel(top_k=found.top_k).values.tolist()
     lines.append(
-        f"{none:.1%} of the parameters are redundant, {one:.1%} matter to one model, "
-        f"{sum(more):.1%} to several."
+        f"{percent(none)} of the parameters are redundant, {percent(one)} matter to one model, "
+        f"{percent(sum(more))} to several."
     )
+    return [*lines, *_kind_finding(found), *_shrinkage(found)]
+
+
+def _kind_finding(found: Interference) -> list[str]:
+    """The extremes, and how many parameters they rest on."""
     kinds = found.conflicts("kind").sel(top_k=found.top_k)["conflict"].dropna("group")
-    if kinds.sizes["group"] > 1:
-        ordered = kinds.sortby(kinds)
-        least, most = ordered[0], ordered[-1]
-        lines.append(
-            f"Most conflicts by kind of module: {most['group'].item()} ({float(most):.1%}); "
-            f"fewest: {least['group'].item()} ({float(least):.1%})."
-        )
-    return [*lines, *_shrinkage(found)]
+    ordered = kinds.sortby(kinds)
+    if kinds.sizes["group"] < 2 or ordered[0] == ordered[-1]:
+        return []
+    shared = found.data["shared"].sel(top_k=found.top_k)
+    least, most = (
+        f"{kind['group'].item()} ({percent(float(kind))} of "
+        f"{int(shared.values[shared['kind'].values == kind['group'].item()].sum()):,} shared)"
+        for kind in (ordered[0], ordered[-1])
+    )
+    return [f"Most conflicts by kind of module: {most}; fewest: {least}."]
 
 
-def _pair_finding(found: Interference) -> str:
+def _pair_finding(found: Interference) -> list[str]:
     pairs = found.pairs().isel(group=0).sel(top_k=found.top_k)
     values = {
         (i, j): float(pairs["conflict"][i, j])
@@ -132,8 +148,12 @@ def _pair_finding(found: Interference) -> str:
     }
     defined = sorted((value, pair) for pair, value in values.items() if not math.isnan(value))
     (least, near), (most, far) = defined[0], defined[-1]
+    if least == most:  # or of the only pair
+        return []
     named = [" – ".join(found.names[i] for i in pair) for pair in (far, near)]
-    return f"Pairs: most conflicts {named[0]} ({most:.1%}), fewest {named[1]} ({least:.1%})."
+    return [
+        f"Pairs: most conflicts {named[0]} ({percent(most)}), fewest {named[1]} ({percent(least)})."
+    ]
 
 
 def _shrinkage(found: Interference) -> list[str]:
@@ -155,15 +175,11 @@ def _lines(
 ) -> list[tuple[Any, ...]]:
     return [
         (
-            _percent(value) if label is _percent else str(value),
+            percent(value) if label is percent else str(value),
             *(_cell(float(shares[name].values[place])) for name in names),
         )
         for place, value in enumerate(shares[axis].values.tolist())
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if abs(share * 100 - round(share * 100)) < 1e-9 else f"{share:.4g}"
 
 
 def _cell(value: float, digits: int = 4) -> float | None:
