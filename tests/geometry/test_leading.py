@@ -51,6 +51,19 @@ def test_a_share_of_energy_takes_as_few_directions_as_hold_it(shape):
     assert found.energy == pytest.approx(1 - 0.64**6, abs=1e-5)
 
 
+def test_a_share_of_energy_is_exact_up_to_the_exact_side():
+    """Of slowly falling values drawn directions would hold less and so be more."""
+    first, second = (torch.linalg.qr(random(size, 200, seed=size))[0] for size in (200, 300))
+    decay = 0.99 ** torch.arange(200, dtype=torch.float64)
+    matrix = (first * decay @ second.T).float()
+    s = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
+    found = leading_directions(matrix, energy=0.2)
+    k = int(((s**2).cumsum() < 0.2 * (s**2).sum()).sum()) + 1
+    np.testing.assert_allclose(found.S, s[:k], rtol=1e-10)
+    assert found.error < 1e-10
+    np.testing.assert_allclose(found.spectrum, s, rtol=1e-7)
+
+
 def test_drawn_directions_say_how_exact_they_are(monkeypatch):
     """Beyond the exact side; the bound holds for every value, and shrinks as spectra fall."""
     monkeypatch.setattr(leading, "EXACT_SIDE", 50)

@@ -348,6 +348,24 @@ def test_dense_directions_by_energy_say_what_they_hold(compare, family):
     assert "that hold 0.6 of ‖ΔW‖²; they hold 0.6" in found.notes[-1]
 
 
+def test_energy_cuts_factors_beside_dense_updates_too(compare, family):
+    found = compare(
+        "topics", "topics-lora", metrics=["geodesic"], modules="q", energy=0.5, spectra=True
+    )
+    s = np.linalg.svd(dense_delta(family, "topics-lora", f"{QUERY}.weight"), compute_uv=False)
+    assert s[0] ** 2 > 0.5 * (s**2).sum()  # one direction of two holds enough
+    own = found.spectra.sel(task="topics-lora", module=QUERY)
+    assert int(own["singular_values"].notnull().sum()) == 1
+    assert float(own["energy"]) == pytest.approx(s[0] ** 2 / (s**2).sum(), rel=1e-5)
+
+
+def test_spectral_distances_that_are_not_exact_say_so(compare, monkeypatch):
+    assert not compare("sentiment", "topics", metrics=["l2_spectral"], modules="q").notes
+    monkeypatch.setattr("alliage.geometry.surveying.notes.EXACT_SIDE", 8)
+    (note,) = compare("sentiment", "topics", metrics=["l2_spectral"], modules="q").notes
+    assert "never too large, and too small by more than 2 %" in note
+
+
 def test_spectra_of_dense_models_are_of_all_singular_values(compare, family):
     """However few directions stand for the update; they are shown only when asked for."""
     found = compare("sentiment", "topics", rank=2, modules="q", spectra=True)

@@ -42,6 +42,7 @@ from alliage.geometry.surveying.pieces import (
     smaller_side,
     with_factors,
 )
+from alliage.geometry.truncation import fewest_directions
 from alliage.vectors import Vector
 
 Side = Literal["left", "right"]
@@ -201,7 +202,8 @@ def _leading(vector: Vector, piece: Piece, request: Request) -> Leading:
     """An update's leading directions, the share that they hold, and how exact they are."""
     if with_factors([vector], piece):
         U, S, V = low_rank_svd(*factors(with_factors([vector], piece)[0], piece))
-        k = min(request.rank, len(S)) if request.energy is None else len(S)
+        energy = request.energy
+        k = min(request.rank, len(S)) if energy is None else fewest_directions(S, energy)
         share = float(S[:k].square().sum() / S.square().sum())
         return Leading(U[:, :k], S[:k], V[:, :k], share, 0.0, S)
     rank = request.rank if request.energy is None else None

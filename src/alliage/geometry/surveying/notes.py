@@ -45,6 +45,12 @@ def notes_on_values(
     if (dense and needs & leading) or (large and "alignments" in needs):
         notes.append(_note_on_directions(request, len(dense), spectra))
     notes += _note_on_dimensions(vectors, groups)
+    if large and "differences" in needs:
+        notes.append(
+            f"With both sides above {EXACT_SIDE}, l2_spectral is by 64 steps of Lanczos' method: "
+            "never too large, and too small by more than 2 % in two of 10⁹ cases for sides of 10⁴: "
+            f"{some(large)}."
+        )
     if large and "alignments" in needs:
         notes.append(
             f"With both sides above {EXACT_SIDE}, sar is of the leading directions of both updates "
