@@ -30,7 +30,9 @@ def test_prints_a_matrix_and_a_finding_for_each_metric(alliage):
     assert done.returncode == 0, done.stderr
     for metric in ("l2", "cosine", "geodesic"):
         assert f"{metric}, mean over 4 modules" in done.stdout
-        assert f"{metric}: nearest " in done.stdout
+        assert metric == "geodesic" or f"{metric}: nearest " in done.stdout
+    # The dense update fills its space of 16 dimensions: no angle to it says anything.
+    assert "geodesic, in shares of each pair's chance: sentiment-lora – topics-lora" in done.stdout
     assert "random subspaces" in done.stdout
     assert done.stderr.startswith("note: 35 of 39 parameters")
 
@@ -111,3 +113,21 @@ def test_lists_its_metrics(alliage):
     for name, metric in METRICS.items():
         assert f" {name} " in done.stdout
         assert metric.definition in done.stdout
+
+
+def test_titles_count_the_modules_of_each_pair():
+    """Of a third model only two of four modules have angles."""
+    import numpy as np
+    import xarray as xr
+
+    from alliage.cli.compare import _title
+    from alliage.geometry import Survey
+
+    values = np.ones((3, 3, 4))
+    values[2, :, :2] = values[:, 2, :2] = np.nan
+    survey = Survey(
+        xr.Dataset({"geodesic": (("task", "other", "module"), values)}), xr.Dataset(), ()
+    )
+    assert _title(survey, "geodesic") == "geodesic, mean over 2–4 modules [95 %]"
+    values[:, :, 1:] = np.nan
+    assert _title(survey, "geodesic") == "geodesic"

@@ -159,15 +159,23 @@ def _cell(mean: float, low: float, high: float) -> str | None:
 
 
 def _title(survey: Survey, metric: str) -> str:
+    """The metric, and over how many modules the means of pairs are: from the fewest to the most."""
+    import numpy as np
+
     from alliage.geometry.surveying.metrics import METRICS
 
-    defined = int(survey[metric].notnull().any(("task", "other")).sum())
     title = (
         f"{metric}: each row {METRICS[metric].link} each column"
         if (metric in survey.directed)
         else metric
     )
-    return f"{title}, mean over {defined} modules [95 %]" if defined > 1 else title
+    values = survey[metric].to_numpy()
+    pairs = [values[i, j] for i in range(len(values)) for j in range(len(values)) if i != j]
+    counts = {int((~np.isnan(pair)).sum()) for pair in pairs} - {0}
+    if not counts or max(counts) == 1:
+        return title
+    low, high = min(counts), max(counts)
+    return f"{title}, mean over {high if low == high else f'{low}–{high}'} modules [95 %]"
 
 
 def _document(survey: Survey, written: list[str]) -> dict[str, Any]:
