@@ -1,9 +1,11 @@
 """Graphs by hand, networkx's reduction as an oracle."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
+from matplotlib.patches import FancyArrowPatch
 
 from alliage.geometry.mapping.containment import (
     arrows,
@@ -13,6 +15,8 @@ from alliage.geometry.mapping.containment import (
     places,
     reduced,
 )
+from alliage.geometry.mapping.inclusion_graph import InclusionGraph
+from alliage.report.figures.inclusion import _draw
 
 # A lies in B and B in C, so A lies in C: shares of the row's energy in the column's space.
 CHAIN = np.array([[1.0, 0.9, 0.8], [0.4, 1.0, 0.7], [0.2, 0.3, 1.0]])
@@ -84,10 +88,70 @@ def test_containers_stand_above_and_arrows_do_not_cross():
 
 def test_arrows_bow_around_models_on_their_way():
     matrix = relation(3, (0, 1), (1, 2), (0, 2))
-    points = np.array([[0.5, 0.0], [0.5, 1.0], [0.5, 2.0]])
-    found = bends(matrix, points)
+    points = np.array([[50.0, 0.0], [50.0, 100.0], [50.0, 200.0]])
+    found = bends(matrix, points, 8.0, (0.0, 0.0, 100.0, 200.0))
     assert found[A_B] == found[B_C] == 0.0
-    assert found[A_C] != 0.0
+    # The middle of the curve lies half as far off as its control point: 9 of 200 is 0.09.
+    assert found[A_C] == 0.09
+    assert bends(matrix, points, 8.0, (48.0, 0.0, 100.0, 200.0))[A_C] == 0.09
+    assert bends(matrix, points, 8.0, (0.0, 0.0, 52.0, 200.0))[A_C] == -0.09
+
+
+def apart(line, points):
+    """The least distance of any of some points from a line of many segments."""
+    starts, ways = line[:-1], np.diff(line, axis=0)
+    squares = np.maximum((ways**2).sum(axis=1), 1e-300)
+    least = np.inf
+    for point in points:
+        shares = np.clip(((point - starts) * ways).sum(axis=1) / squares, 0, 1)[:, None]
+        least = min(least, np.linalg.norm(starts + shares * ways - point, axis=1).min())
+    return least
+
+
+def graph(seed):
+    """A random graph without cycles, reduced; shares tell its arrows."""
+    random = np.random.default_rng(seed)
+    n = int(random.integers(4, 9))
+    drawn = reduced(np.triu(random.random((n, n)) < 0.45, 1))
+    energies = np.where(drawn, random.uniform(0.3, 0.9, (n, n)), 0.01)
+    return InclusionGraph.of([f"m{i}" for i in range(n)], energies, "core_energy")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_drawn_arrows_keep_clear_of_other_models(seed):
+    found = graph(seed)
+    figure = found.figure()
+    axes = figure.axes[0]
+    models = axes.transData.transform(places(found.drawn)) * 72 / figure.dpi
+    drawn = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    assert len(drawn) == found.drawn.sum()
+    for (i, j), patch in zip(arrows(found.drawn), drawn, strict=True):
+        path = patch.get_path().transformed(axes.transData)
+        (line, *_) = path.to_polygons(closed_only=False)
+        others = np.delete(models, (i, j), axis=0)
+        radius = np.sqrt(55) / 2 + patch.get_linewidth() / 2  # the size is the diameter's square
+        assert apart(line * 72 / figure.dpi, others) > radius
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_arrows_of_the_report_keep_clear_of_other_models(seed):
+    found = graph(seed)
+    svg = str(_draw(found))
+    marks = [one for one in re.findall(r"<circle [^>]*>", svg) if "data-model" in one]
+    models = np.array(
+        [[float(re.search(rf'{at}="([\d.]+)"', one)[1]) for at in ("cx", "cy")] for one in marks]
+    )
+    drawn = re.findall(
+        r'<path class="arrow" d="M([-\d. ]+)Q([-\d. ]+)" stroke-width="([\d.]+)"', svg
+    )
+    assert len(drawn) == found.drawn.sum()
+    shares = np.linspace(0, 1, 200)[:, None]
+    for (i, j), (start, rest, width) in zip(arrows(found.drawn), drawn, strict=True):
+        a = np.array(start.split(), dtype=float)
+        b, c = np.array(rest.split(), dtype=float).reshape(2, 2)
+        line = (1 - shares) ** 2 * a + 2 * shares * (1 - shares) * b + shares**2 * c
+        others = np.delete(models, (i, j), axis=0)
+        assert apart(line, others) > 4.5 + float(width) / 2
 
 
 def test_no_pair_lies_in_each_other():

@@ -12,6 +12,9 @@ from scipy.sparse.csgraph import connected_components
 Array = npt.NDArray[np.float64]
 Relation = npt.NDArray[np.bool_]
 
+_BOWS = (0.0, *(side * bow / 100 for bow in (9, 18, 27, 36, 50, 65, 80) for side in (1, -1)))
+_STEPS = 129  # of a curve
+
 
 def contained(energies: npt.ArrayLike, floor: Array | float, margin: float) -> Relation:
     """Which models lie in which, by more than chance and more than the other way round.
@@ -99,33 +102,40 @@ def places(relation: Relation) -> Array:
     return found
 
 
-def bends(relation: Relation, points: Array) -> dict[tuple[int, int], float]:
+def bends(
+    relation: Relation, points: Array, clear: float, page: tuple[float, float, float, float]
+) -> dict[tuple[int, int], float]:
     """How far each arrow must bow to keep clear of models on its way: 0 straight, else sideways.
 
     Args:
         relation: [n, n], as drawn.
-        points: of `places`.
+        points: [n, 2], where the models are drawn, in units of the page.
+        clear: how far an arrow's middle line must stay from other models, in the same units.
+        page: the least x and y and the largest, which arrows stay within where they can.
 
     Returns:
-        (i, j) -> the share of its length by which the arrow's middle moves to its right.
+        (i, j) -> the share b of its length by which the control point of the arrow, a quadratic
+        curve, lies off the middle: by b·(y, −x) for an arrow that goes by (x, y). Where nothing
+        keeps clear, what comes nearest to it.
     """
+    shares = np.linspace(0.0, 1.0, _STEPS)[:, None]
     found = {}
     for i, j in zip(*(axis.tolist() for axis in np.nonzero(relation)), strict=True):
         way = points[j] - points[i]
-        others = [k for k in range(len(points)) if k not in (i, j)]
-        found[i, j] = 0.0
-        for bow in (0.0, 0.18, -0.18, 0.36, -0.36):
-            middle = (points[i] + points[j]) / 2 + bow * np.array([way[1], -way[0]])
-            shares = np.linspace(0.0, 1.0, 21)[1:-1, None]
+        others = np.delete(points, (i, j), axis=0)
+        best = (-1.0, -1.0)
+        for bow in _BOWS:
+            control = (points[i] + points[j]) / 2 + bow * np.array([way[1], -way[0]])
             curve = (
                 (1 - shares) ** 2 * points[i]
-                + 2 * shares * (1 - shares) * middle
+                + 2 * shares * (1 - shares) * control
                 + shares**2 * points[j]
             )
-            if not any(
-                (np.abs(curve - points[k]) < (0.04, 0.12)).all(axis=1).any() for k in others
-            ):
-                found[i, j] = bow
+            inside = bool(((curve >= page[:2]) & (curve <= page[2:])).all())
+            away = np.linalg.norm(curve[:, None] - others, axis=-1).min(initial=clear)
+            if (inside, away) > best:  # the least bow of those that are alike
+                best, found[i, j] = (inside, float(away)), bow
+            if best >= (True, clear):
                 break
     return found
 

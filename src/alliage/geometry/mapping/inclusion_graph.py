@@ -36,6 +36,7 @@ Array = npt.NDArray[np.float64]
 
 ENERGIES = ("core_energy", "explained_energy")  # shares of energy, the better first
 MARGIN = 0.1
+_CLEAR = 9.0  # points between an arrow and a model: the marker, half of the widest line, and air
 CLOSER = 3.0  # standard deviations above chance
 
 
@@ -125,7 +126,13 @@ class InclusionGraph(Picture):
         caption = figure.supxlabel(
             textwrap.fill(self.rule(), 110), x=0.01, ha="left", fontsize=8.5, color="0.35"
         )
-        bows = bends(self.drawn, points)
+        for index, (x, y) in enumerate(points):
+            colour, marker, _ = look(index)
+            axes.scatter(x, y, s=55, color=colour, marker=marker, zorder=3)
+        settle(figure)
+        box = axes.bbox
+        where = axes.transData.transform(points)
+        bows = bends(self.drawn, where, _CLEAR * figure.dpi / 72, (box.x0, box.y0, box.x1, box.y1))
         most = float(self.energies[self.drawn].max(initial=1e-300))
         for i, j in arrows(self.drawn):
             arrow = FancyArrowPatch(
@@ -134,10 +141,6 @@ class InclusionGraph(Picture):
                 connectionstyle=f"arc3,rad={bows[i, j]}",
             )  # fmt: skip
             axes.add_patch(arrow)
-        for index, (x, y) in enumerate(points):
-            colour, marker, _ = look(index)
-            axes.scatter(x, y, s=55, color=colour, marker=marker, zorder=3)
-        settle(figure)
         left_out = write_labels(axes, self.names, points)
         caption.set_text(textwrap.fill(self.rule() + unwritten(left_out), 110))
         return figure

@@ -22,6 +22,7 @@ from alliage.report.words import metric_name, number
 
 GRAPH_LIMIT = 24  # models of a graph: more arrows than these make are no picture
 _ROW, _SIDE = 74.0, 30.0
+_CLEAR = 10.0  # between an arrow and a model: the mark, half of the widest line, and air
 
 
 def inclusion(found: Sequence[Directed]) -> Figure:
@@ -81,19 +82,19 @@ def _draw(graph: InclusionGraph) -> Markup:
     levels = places(graph.drawn)
     rows = int(levels[:, 1].max(initial=0.0)) + 1
     height = 2 * _SIDE + _ROW * (rows - 1)
-    bows = bends(graph.drawn, levels)
     points = [
         (_SIDE + float(x) * (WIDTH - 2 * _SIDE), height - _SIDE - float(level) * _ROW)
         for x, level in levels
     ]
+    page = (0.0, 0.0, WIDTH, height)
+    bows = bends(graph.drawn, np.array(points).reshape(-1, 2), _CLEAR, page)
     most = float(graph.energies[graph.drawn].max(initial=1e-300))
     parts: list[str] = []
     for i, j in arrows(graph.drawn):
         share = float(graph.energies[i, j])
         tip = f"{graph.names[i]} in {graph.names[j]}: {number(share)}"
         tip += f" (the other way round {number(float(graph.energies[j, i]))})"
-        # Downwards is positive here: what bows to the right there bows to the left.
-        parts += _arrow(points[i], points[j], -bows[i, j], 0.8 + 2.2 * share / most, tip)
+        parts += _arrow(points[i], points[j], bows[i, j], 0.8 + 2.2 * share / most, tip)
     texts = [shorten(name, 172) for name in graph.names]
     labels = place(points, texts, (2.0, 2.0, WIDTH - 2, height - 2))
     for label, point in zip(labels, points, strict=True):
@@ -119,8 +120,8 @@ def _arrow(
     """A bowed line that keeps clear of the marks at its ends, and its head."""
     way = (end[0] - start[0], end[1] - start[1])
     control = (
-        (start[0] + end[0]) / 2 - bow * way[1],
-        (start[1] + end[1]) / 2 + bow * way[0],
+        (start[0] + end[0]) / 2 + bow * way[1],
+        (start[1] + end[1]) / 2 - bow * way[0],
     )
     first, last = _towards(start, control, 8.0), _towards(end, control, 7.0)
     neck = _towards(last, control, 8.0)
