@@ -33,7 +33,7 @@ def test_prints_a_matrix_and_a_finding_for_each_metric(alliage):
         assert metric == "geodesic" or f"{metric}: nearest " in done.stdout
     # The dense update fills its space of 16 dimensions: no angle to it says anything.
     assert "geodesic, in shares of each pair's chance: sentiment-lora – topics-lora" in done.stdout
-    assert "random subspaces" in done.stdout
+    assert "random updates" in done.stdout
     assert done.stderr.startswith("note: 35 of 39 parameters")
 
 
@@ -46,6 +46,29 @@ def test_writes_the_results_table(alliage, tmp_path):
     assert sorted(table["metric"].unique()) == ["cosine", "l2"]
     assert sorted(table["layer"].unique()) == [-1, 0, 1]
     assert "Wrote results/distances-" in done.stderr
+    assert set(table["side"]) == {"left"}
+    assert set(table["directions"]) == {"rank 16"}
+    cosines = table[table["metric"] == "cosine"]
+    assert cosines["chance"].eq(1.0).all()
+    assert cosines["chance_sd"].gt(0).all()
+
+
+def test_runs_into_one_folder_are_told_apart_and_load_as_surveys(alliage, tmp_path):
+    from alliage.geometry import Survey
+
+    for side in ("left", "right"):
+        done = alliage("sentiment-lora", "topics-lora", "--metrics", "geodesic", "--energy", "0.9",
+                       "--side", side, "-o", "results", "--json")  # fmt: skip
+        document = json.loads(done.stdout)
+        assert [document[key] for key in ("by", "side", "of", "rank", "energy")] == [
+            "module", side, "update", None, 0.9,
+        ]  # fmt: skip
+        loaded = Survey.load(tmp_path / document["written"][-1])
+        assert list(loaded.to_rows()) == document["distances"]
+        assert loaded.data.attrs["side"] == side
+    table = read_table(tmp_path / "results", "distances")
+    assert table.groupby("side")["value"].count().to_dict() == {"left": 4, "right": 4}
+    assert set(table["directions"]) == {"energy 0.9"}
 
 
 def test_json_is_all_of_stdout(alliage):

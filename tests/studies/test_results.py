@@ -2,6 +2,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from alliage import tables
 from alliage.errors import AlliageError
 from alliage.studies.results import TABLES, read_table, write_table
 
@@ -53,3 +54,17 @@ def test_unfinished_files_are_passed_over_and_damaged_ones_named(tmp_path):
         read_table(tmp_path, "scores")
     assert len(caught.value.problems) == 2
     assert "expected the columns" in str(caught.value)
+
+
+def test_files_from_before_a_column_was_added_still_read(tmp_path):
+    row = {"metric": "l2", "first": "a", "second": "b", "module": "m", "layer": 0, "kind": "query",
+           "value": 1.5}  # fmt: skip
+    old = {name: TABLES["distances"][name] for name in row}
+    tables.write(tmp_path / "distances-old.parquet", old, [row], {})
+    added = {"chance": 1.0, "chance_sd": 0.1, "side": "right", "of": "update", "directions": ""}
+    write_table(tmp_path, "distances", [row | added])
+    frame = read_table(tmp_path, "distances").sort_values("side")
+    assert list(frame.columns) == list(TABLES["distances"])
+    assert frame["value"].tolist() == [1.5, 1.5]
+    assert frame["side"].tolist() == ["", "right"]
+    assert frame["chance"].isna().tolist() == [True, False]

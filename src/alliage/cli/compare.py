@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,7 +122,7 @@ def compare(
 
 
 def _write(survey: Survey, out: str) -> list[str]:
-    """The tables that have rows."""
+    """The tables that have rows, and beside them the whole survey as `Survey.load` reads it."""
     from alliage.studies.results import write_table
 
     command = shlex.join(["alliage", *sys.argv[1:]])
@@ -130,11 +131,14 @@ def _write(survey: Survey, out: str) -> list[str]:
         "inclusion": [*survey.to_inclusion_rows()],
         "spectra": [*survey.to_spectrum_rows()],
     }
-    return [
-        str(write_table(out, table, rows, command=command))
+    written = [
+        write_table(out, table, rows, command=command)
         for table, rows in tables.items()
         if rows or table == "distances"
     ]
+    kept = Path(out) / written[0].stem.replace("distances", "survey")
+    survey.save(kept)
+    return [str(path) for path in (*written, kept)]
 
 
 def _print_spectra(survey: Survey) -> None:
@@ -186,8 +190,10 @@ def _document(survey: Survey, written: list[str]) -> dict[str, Any]:
         low, high = survey.interval(metric)
         return {"low": low.values.tolist(), "high": high.values.tolist()}
 
+    settings = ("by", "side", "of", "rank", "energy")
     return {
         "models": survey.names,
+        **{key: survey.data.attrs.get(key) for key in settings},
         "modules": survey.data["module"].values.tolist(),
         "metrics": {
             metric: {

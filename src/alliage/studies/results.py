@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "layer": ("int64", "index from 0; -1 outside the stack"),
         "kind": ("string", "query, key, value, output, mlp, ..."),
         "value": ("float64", "of the metric: geodesic in radians, l2 in weights, cosine without"),
+        "chance": ("float64", "mean for unrelated models; NaN where it is not known"),
+        "chance_sd": ("float64", "standard deviation for unrelated models; NaN where not known"),
+        "side": ("string", "of angles: left, between images, or right, between row spaces"),
+        "of": ("string", "update, or A or B for one factor of LoRA"),
+        "directions": ("string", "of dense updates: rank 16, energy 0.9, ..."),
     },
     "inclusion": {
         "metric": ("string", "explained_energy, core_energy, rec, spectrum_l1 or spectrum_l2"),
@@ -181,6 +187,14 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 
 
+# table -> column -> what it is in files and rows from before there was the column
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "distances": {
+        "chance": math.nan, "chance_sd": math.nan, "side": "", "of": "", "directions": "",
+    },
+}  # fmt: skip
+
+
 def check_folder(folder: str | Path) -> None:
     """Refuse a results folder that is something else; for callers whose work takes long.
 
@@ -202,14 +216,14 @@ def write_table(
     Args:
         folder: the results folder; made if missing.
         table: one of `TABLES`.
-        rows: each with the table's columns, no more and no fewer.
+        rows: each with the table's columns, no more; and no fewer but for those of `ADDED`.
         command: the command that made them, kept in the file's metadata.
 
     Returns:
         the file, named after its content: writing the same rows again writes the same file.
     """
     columns = TABLES[table]
-    content = [dict(row) for row in rows]
+    content = [{**ADDED.get(table, {}), **row} for row in rows]
     for row in content:
         if row.keys() != columns.keys():
             raise ValueError(f"{table} has the columns {list(columns)}, got {list(row)}")
@@ -257,6 +271,9 @@ def read_table(folder: str | Path, table: str, *, runs: bool = False) -> pd.Data
         except AlliageError as error:
             problems += error.problems
             continue
+        frame = frame.assign(
+            **{key: value for key, value in ADDED.get(table, {}).items() if key not in frame}
+        )
         if list(frame.columns) != columns:
             problems.append(
                 Problem(str(path), f"expected the columns {columns}, found {list(frame.columns)}.")

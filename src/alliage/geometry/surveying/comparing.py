@@ -244,7 +244,9 @@ def _run(plan: _Plan, vectors: Sequence[Vector], on_event: OnEvent | None) -> Su
         raise AlliageError(list(dict.fromkeys(problems)))
     names = [vector.name for vector in vectors]
     data, null, spectra = datasets(plan.metrics, plan.by, names, groups)
-    data.attrs = {"by": plan.by, "side": plan.request.side, "of": plan.request.of}
+    request = plan.request
+    data.attrs = {"by": plan.by, "side": request.side, "of": request.of}
+    data.attrs |= {"rank": request.rank} if request.energy is None else {"energy": request.energy}
     notes += notes_on_values(plan.request, plan.by, vectors, weights, groups, spectra)
     asked = "spectra" in plan.request.needs
     return Survey(data, null, tuple(notes), spectra if asked else xr.Dataset())

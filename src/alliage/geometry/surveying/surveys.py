@@ -105,12 +105,16 @@ class Survey(Pictures):
             metrics: all but the directed ones by default.
         """
         chosen = [name for name in self.metrics if name not in self.directed]
+        asked = self.data.attrs
+        held = next((f"{key} {asked[key]:.6g}" for key in ("rank", "energy") if key in asked), "")
+        settings = {"side": asked.get("side", ""), "of": asked.get("of", ""), "directions": held}
         for metric in chosen if metrics is None else metrics:
             pairs = itertools.combinations(range(len(self.names)), 2)
-            for i, j, module, value, _ in self._cells(metric, pairs):
+            for i, j, module, value, chance in self._cells(metric, pairs):
                 yield {
                     "metric": metric, "first": self.names[i], "second": self.names[j],
-                    **module, "value": value,
+                    **module, "value": value, "chance": chance[0], "chance_sd": chance[1],
+                    **settings,
                 }  # fmt: skip
 
     def to_inclusion_rows(self) -> Iterator[dict[str, Any]]:
