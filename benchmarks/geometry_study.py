@@ -131,15 +131,16 @@ def report_distances(surveys: Mapping[str, Sequence[Survey]], command: str) -> N
         first = runs[0]
         chance = float(first.null["geodesic"].isel(task=0, other=1).mean())
         by = "all directions" if name == LORA else "the leading directions that stand for each"
+        title = FAMILIES[name].title
         layers = len({int(layer) for layer in first["l2"]["layer"].values})
         note = (
-            f"{FAMILIES[name].title.capitalize()}: T_d, means over {layers} layers; mean of "
+            f"{title[0].upper()}{title[1:]}: T_d, means over {layers} layers; mean of "
             f"{len(runs)} seeds and their range. Geodesic in radians, of {by}; random subspaces "
             f"are {chance:.2f} apart, random updates have a cosine distance of 1."
         )
         report(
             f"geometry_distances-{name}",
-            f"Distances between task vectors: {FAMILIES[name].title}",
+            f"Distances between task vectors: {title}",
             rows, note=note, command=command,
         )  # fmt: skip
 
@@ -194,9 +195,9 @@ def report_correlations(
         "Fosse 2024, table 3: Spearman's coefficient between the points of accuracy that task i "
         "loses when its model is merged with each other model, and their distances; mean "
         "(standard deviation) over tasks and seeds. Of core energy and REC the negative counts: "
-        "they are large where models are near. Each coefficient is of 7 partners: above 0.71 "
-        "one of twenty would be by chance, and picking the best of a table is no test. The "
-        f"highest of each: {highest}. The document has, for RoBERTa with LoRA, averaged factors "
+        "they are large where models are near. Each coefficient is of 7 partners. The highest of "
+        f"each: {highest}. Other metrics stand in the section mergeability, “What foretells the "
+        "losses of a merge”. The document has, for RoBERTa with LoRA, averaged factors "
         "and ten tasks, on values: L2 0.48 (0.23), cosine 0.68 (0.21), geodesic 0.64 (0.19), and "
         "in late layers cosine 0.74 (0.20), geodesic 0.77 (0.14)."
     )
@@ -246,14 +247,8 @@ def report_factors(
             "Fosse 2024, figure 4: distances of A alone and of B alone, queries and values, all "
             f"layers, {len(runs)} seeds; mean and range over pairs of tasks with as many labels "
             f"({int(alike.sum())} pairs) and of all others. With loss: Spearman's coefficient as "
-            "in the table above, for averaged factors. A model's head and its first A are drawn "
-            "from one stream of random numbers: with one seed, heads of one size give one first "
-            "A, and a head of k labels more gives the same rows k places on, so that row spaces "
-            "overlap where the cosine sees nothing. A moves little from its start. How near two A "
-            "are tells first of that, and whatever looks at row spaces (core energy, REC, L1) has "
-            "some of it. Points lost in pairs of as many labels and in others: "
-            f"{', '.join(lost)}. The document finds A of little use and B as good as the product, "
-            "and does not tell how A was drawn."
+            "in the table above, for averaged factors. Points lost in pairs of as many labels and "
+            f"in others: {', '.join(lost)}."
         ),
         command=command,
     )  # fmt: skip
@@ -355,8 +350,7 @@ def report_spectra(family: Family, home: Path, runs: Sequence[Survey], command: 
         note=(
             f"{shared} Shannon entropy of the shares over log 8: of the row's own spectrum, and "
             f"of |S₂| of each column's task. S₂ is below S₁ in {lower} of {pairs} ordered pairs. "
-            "In the poster, summary → entities 0.852 and 0.839, entities → summary 0.774 and "
-            "0.867: the specific task uses fewer directions of its own."
+            "In the poster, summary → entities 0.852 and 0.839, entities → summary 0.774 and 0.867."
         ),
         command=command,
     )  # fmt: skip
