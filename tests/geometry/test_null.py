@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from alliage.geometry import geodesic, random_angles
+from alliage.geometry import geodesic, null, random_angles
 
 
 def test_reference_mean_geodesic():
@@ -36,7 +36,7 @@ def test_distribution_agrees_with_spaces_drawn_outright(d, r1, r2):
 
 def test_the_same_every_time():
     first = random_angles(100, 4, 4)
-    random_angles.cache_clear()
+    null._angles.cache_clear()
     assert torch.equal(first, random_angles(100, 4, 4))
 
 
@@ -44,3 +44,16 @@ def test_a_space_that_is_everything_is_nowhere_apart():
     assert not random_angles(5, 5, 2).any()
     with pytest.raises(ValueError, match="d = 4"):
         random_angles(4, 5, 1)
+
+
+def test_many_angles_take_fewer_draws_a_few_at_a_time(monkeypatch):
+    largest = []
+    whole = torch.linalg.qr
+    monkeypatch.setattr(null.torch.linalg, "qr", lambda of: largest.append(of.numel()) or whole(of))
+    monkeypatch.setattr(null, "_AT_ONCE", 1 << 18)
+    angles = random_angles(401, 130, 128)
+    assert angles.shape == (256, 128)
+    assert max(largest) <= 1 << 18
+    assert len(largest) > 1
+    shared = angles.cos().square().sum(1)
+    assert float(shared.mean()) == pytest.approx(130 * 128 / 401, rel=0.01)
