@@ -89,6 +89,7 @@ def test_frames_and_datasets(found):
     expected = found["core_energy"].sel(task="topics", other="sentiment-lora")
     np.testing.assert_array_equal(cell, expected)
     whole = found.to_xarray()
+    assert whole["layer"].dtype.kind == "i"
     assert {"l2", "chance:geodesic", "effective_rank", "singular_values"} <= set(whole)
     np.testing.assert_array_equal(whole["chance:geodesic_sd"], found.null["geodesic_sd"])
     alone = Survey(found.data[["l2"]], found.null[[]], ())
@@ -113,3 +114,15 @@ def test_rows_of_the_results_tables(found):
         "model": "sentiment", "module": values["module"].values[0], "layer": 0, "kind": "query",
         "direction": 1, "value": float(values[0, 0, 1]),
     }  # fmt: skip
+
+
+def test_layers_stay_integers_where_only_some_modules_have_spectra(family):
+    """Biases and norms have none."""
+    models = [family / "sentiment", family / "topics"]
+    found = alliage.compare(family / "base", models, ["l2"], spectra=True)
+    whole = found.to_xarray()
+    assert found.spectra.sizes["module"] < found.data.sizes["module"]
+    np.testing.assert_array_equal(whole["layer"], found.data["layer"])
+    assert whole["layer"].dtype.kind == "i"
+    kept = whole["rank"].sel(module=found.spectra["module"])
+    np.testing.assert_array_equal(kept, found.spectra["rank"])

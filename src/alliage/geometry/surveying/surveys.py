@@ -145,7 +145,12 @@ class Survey(Pictures):
         """Everything in one dataset: metrics, `chance:` before what chance gives, and spectra."""
         chance = self.null.rename({name: f"chance:{name}" for name in self.null})
         whole = self.data.merge(chance, compat="identical")
-        return whole.merge(self.spectra, compat="no_conflicts", join="outer")
+        if not self.spectra:
+            return whole
+        # Over the same modules: to fill up others would make the layers floats.
+        found = self.spectra.reindex(module=whole["module"])
+        found = found.drop_vars(["layer", "kind"], errors="ignore")
+        return whole.merge(found, compat="no_conflicts")
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each pair and module, a column for each metric.
