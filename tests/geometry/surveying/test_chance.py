@@ -67,6 +67,23 @@ def test_cosines_of_random_matrices():
     assert abs(np.mean(cosines)) < 4 * math.sqrt(variance / len(cosines))
 
 
+def test_l2_of_random_matrices():
+    """Of 30 × 20 elements; norms 5 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(2000):
+        deltas = []
+        for S in ((4.0, 3.0), (1.0,)):
+            U, s, V = drawn(S, 30, 20, generator)
+            deltas.append((U * s @ V.T).flatten())
+        sums = dense_sums(torch.stack(deltas)).of_whole(600)
+        values.append(float(METRICS["l2"].measure(sums)[0, 1]))
+    mean, variance = METRICS["l2"].chance(sums)[:, 0, 1].tolist()
+    assert mean == pytest.approx(math.sqrt(25 + 1), rel=1e-12)
+    assert np.mean(np.square(values)) == pytest.approx(26, abs=4 * np.std(np.square(values)) / 44)
+    assert np.std(values) == pytest.approx(math.sqrt(variance), rel=0.1)
+
+
 def test_signs_and_places_of_random_elements():
     generator = torch.Generator().manual_seed(0)
     found = {"sign_agreement": [], "top_overlap": []}

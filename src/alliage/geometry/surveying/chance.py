@@ -31,6 +31,15 @@ def of_angles(name: str, angles: Angles) -> Tensor:
     return _of_angles(name, angles.d, angles.ranks)
 
 
+def of_l2(sums: Sums) -> Tensor:
+    """√(‖ΔW_i‖² + ‖ΔW_j‖²), the root of the exact mean square; the variance is to first order."""
+    energy = sums.inner.diagonal(dim1=-2, dim2=-1)[..., None]
+    both = energy + energy.mT
+    different = 1 - torch.eye(sums.inner.shape[-1], dtype=torch.float64)
+    variance = (sums.spread / both).masked_fill(both == 0, 0.0)
+    return torch.stack([both.sqrt() * different, variance * different])
+
+
 def of_cosine(sums: Sums) -> Tensor:
     """1 in the mean; the cosine's square has the mean Σ‖ΔW_i‖²‖ΔW_j‖²/N over weights of N elements.
 

@@ -96,7 +96,8 @@ def _itself(values: Tensor) -> Tensor:
 
 _ALL = (
     Metric(
-        "l2", "‖ΔW₁ − ΔW₂‖_F", "weights", "sums", Sums.l2, of_factors=True,
+        "l2", "‖ΔW₁ − ΔW₂‖_F", "weights", "sums", Sums.l2,
+        chance=chance.of_l2, by_chance="random updates", of_factors=True,
     ),
     Metric(
         "l2_spectral", "‖ΔW₁ − ΔW₂‖₂, the largest singular value of the difference", "weights",
