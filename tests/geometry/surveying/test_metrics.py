@@ -149,6 +149,32 @@ def test_orthogonal_updates_share_no_spectrum():
     np.testing.assert_allclose(cores.overlap(), np.eye(2), atol=1e-12)
 
 
+def test_scales_of_ia3_are_updates_of_the_weights_they_scale(family, tmp_path):
+    """Of a layer's outputs: ΔW = diag(l − 1)·W."""
+    from peft import IA3Config, get_peft_model
+    from transformers import BertModel
+
+    torch.manual_seed(0)
+    config = IA3Config(target_modules=["query"], feedforward_modules=[], init_ia3_weights=False)
+    model = get_peft_model(BertModel.from_pretrained(family / "base"), config)
+    scales = torch.linspace(0.5, 2.0, 16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "ia3" in name:
+                parameter.copy_(scales.reshape(parameter.shape))
+    model.save_pretrained(tmp_path / "scaled")
+    found = alliage.compare(
+        family / "base", [tmp_path / "scaled", family / "topics"], ["core_energy"],
+        modules="q", rank=4,
+    ).data.sel(module=QUERY)  # fmt: skip
+    weight = load_file(family / "base" / "model.safetensors")[f"{QUERY}.weight"].double()
+    first = ((scales.double() - 1)[:, None] * weight).numpy()
+    second = dense_delta(family, "topics", f"{QUERY}.weight")
+    assert float(found["core_energy"][0, 1]) == pytest.approx(
+        expected(first, second, 4)["core_energy"], rel=2e-5
+    )
+
+
 def test_interference_with_a_copy_is_that_with_itself(family, tmp_path):
     """2ΣS: each direction meets its own twin once on either side."""
     shutil.copytree(family / "topics", tmp_path / "copy")
@@ -161,7 +187,7 @@ def test_interference_with_a_copy_is_that_with_itself(family, tmp_path):
 
 def test_sar_of_dense_updates_does_not_depend_on_the_rank(compare, monkeypatch):
     few, many = (compare("sentiment", "topics", metrics=["sar"], rank=k) for k in (1, 9))
-    assert few.data.identical(many.data)
+    assert few.data.equals(many.data)
     assert not [note for note in few.notes if "sar" in note]
     for module in ("leading", "surveying.notes", "surveying.measuring"):
         monkeypatch.setattr(f"alliage.geometry.{module}.EXACT_SIDE", 8)
