@@ -9,6 +9,7 @@ import alliage
 from alliage import vectors
 from alliage.checkpoints import open as open_checkpoint
 from alliage.data import Example, Task
+from alliage.errors import UsageError
 from alliage.evaluation.answers import predict
 from alliage.evaluation.models import load_classifier
 from alliage.forecasting.bodies import Bodies
@@ -74,3 +75,37 @@ def test_parents_answer_for_themselves(family) -> None:
         with open_checkpoint(family / f"{task.name}-lora", base=family / "base") as checkpoint:
             expected = predict(load_classifier(checkpoint, task), task.examples("validation"))
         assert np.allclose(bodies.parents[task.name], expected.logits, atol=1e-5)
+
+
+def test_equal_models_lose_nothing_by_their_answers(family) -> None:
+    task = _tasks()[0]
+    same = {"a": family / "sentiment", "b": family / "sentiment"}
+    found = alliage.forecast(family / "base", same, tasks=[task, task], examples=20)
+    assert [each.points for each in found.expected] == [0, 0]
+    assert "a 20, b 20" in found.notes[0]
+    assert "with fewer" in found.notes[1]
+
+
+def test_factors_of_full_models_are_refused_before_anything_is_loaded(family) -> None:
+    for names in (("sentiment", "topics"), ("sentiment-lora", "topics")):
+        with pytest.raises(UsageError, match="topics: is no LoRA adapter"):
+            alliage.forecast(
+                family / "base", [family / name for name in names], "factor_average",
+                tasks=_tasks(),
+            )  # fmt: skip
+
+
+def test_factors_of_several_ranks_are_refused(family, tmp_path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(family / "base", num_labels=3)
+    config = LoraConfig(
+        r=3, target_modules=["query", "value"], modules_to_save=["classifier"]
+    )  # fmt: skip
+    get_peft_model(model, config).save_pretrained(tmp_path / "wide")
+    with pytest.raises(UsageError, match=r"rank 3, sentiment-lora 2"):
+        alliage.forecast(
+            family / "base", [family / "sentiment-lora", tmp_path / "wide"], "factor_average",
+            tasks=_tasks(),
+        )  # fmt: skip

@@ -19,6 +19,7 @@ EXAMPLES = (
     "--task sentiment-data --task topics-data --method factor_average --json",
 )
 REFUSED = 3
+_SHOWN = ("all.lost", "value.lost", "expected", "variation")
 
 
 def forecast(
@@ -27,7 +28,10 @@ def forecast(
     ],
     base: Annotated[str, typer.Option(help="The models' common ancestor.")],
     method: Annotated[
-        list[str] | None, typer.Option(help="Of merging; all that were learned by default.")
+        list[str] | None,
+        typer.Option(
+            help="Of merging; by default average with --task, else all that were learned."
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -43,9 +47,9 @@ def forecast(
 ) -> None:
     """Say what merging every pair, and all, will cost each task: with intervals, groups, advice.
 
-    Without --task from weights alone; with it, merges are made in memory and asked about unlabelled
-    examples, which says far more. Exit code 3: the models lie outside of what was learned, there is
-    no forecast, and only the predictors are told.
+    That needs --task: merges are made in memory and asked about unlabelled examples. Without it,
+    weights alone only order the partners of each task, weakly. Exit code 3: the models lie outside
+    of what was learned, there is no forecast, and only the predictors are told.
     """
     import alliage
 
@@ -75,22 +79,25 @@ def forecast(
 
 
 def _print(found: Forecast) -> None:
-    from alliage.geometry.forecasting.result import CAPTION
-
     if found.refused:
-        columns = ("models", "task", *found.expected[0].predictors)
         rows = [
-            (" + ".join(each.models), each.task, *each.predictors.values())
+            (" + ".join(each.models), each.task, each.method, name, value)
             for each in found.expected
+            for name, value in each.predictors.items()
+            if any(reason.startswith(f"{name} ") for reason in each.refused) or name in _SHOWN
         ]
+        columns = ("models", "task", "method", "predictor", "value")
         console.print_table("predictors, no forecast", columns, rows)
+        if found.needs == "weights":
+            print("With --task for each model, merges are made in memory and asked.")
     else:
         for method in found.methods:
-            title = f"{method}: points lost, task by row, merged with by column"
+            what = "points lost" if found.needs == "answers" else "order of partners"
+            title = f"{method}: {what}, task by row, merged with by column"
             console.print_table(title, ("", *found.names), found.matrix(method))
-        if len(found.names) > 2:
+        if len(found.names) > 2 and found.needs == "answers":
             console.print_table("all together", ("method", *found.names), found.together())
-        print(CAPTION)
+        print(found.caption)
     for line in found.findings():
         print(line)
 
@@ -103,7 +110,9 @@ def _document(found: Forecast, written: str | None) -> dict[str, Any]:
             {**row, "predictors": dict(each.predictors)}
             for row, each in zip(found.to_rows(), found.expected, strict=True)
         ],
-        "groups": {method: found.groups(method) for method in found.methods},
+        "groups": {method: found.groups(method) for method in found.methods}
+        if found.needs == "answers"
+        else {},
         "findings": found.findings(),
         "notes": found.notes,
         "written": written,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alliage.data import Task, load_task
 from alliage.errors import Problem, UsageError
-from alliage.forecasting.bodies import Bodies, Logits, supported
+from alliage.forecasting.bodies import Bodies, Logits, check_factors, supported
 from alliage.forecasting.measures import changed_share, expected_loss, total_variation
 from alliage.geometry.forecasting.advice import advise
 from alliage.geometry.forecasting.forecasting import (
@@ -75,8 +75,17 @@ def forecast(
         problems.append(Problem("examples", f"must be {_FEWEST} or more, got {examples}."))
     if problems:
         raise UsageError(problems)
+    if "factor_average" in wanted:
+        check_factors(vectors)
     loaded = [task if isinstance(task, Task) else load_task(task) for task in tasks]
     bodies = Bodies(vectors, loaded, split, examples)
+    few = [
+        Problem(name, f"{len(answers)} examples in {split}.", f"{_FEWEST} or more are needed.")
+        for name, answers in bodies.parents.items()
+        if len(answers) < _FEWEST
+    ]
+    if few:
+        raise UsageError(few)
     names = tuple(vector.name for vector in vectors)
     merges = [(method, group) for method in wanted for group in planned_sets(names)]
     known, form = shipped(), form_of(vectors)
@@ -95,8 +104,13 @@ def forecast(
         if on_event is not None:
             on_event("merging and asking", done, len(merges))
     found = Forecast(names, tuple(expected), "answers")
-    notes = (f"From {examples} unlabelled examples of each task at most ({split} split).",)
-    return Forecast(names, found.expected, "answers", tuple(advise(found, known, form)), notes)
+    counts = ", ".join(f"{name} {len(bodies.parents[name])}" for name in names)
+    notes = [f"Unlabelled examples of each task ({split} split): {counts}."]
+    if min(len(answers) for answers in bodies.parents.values()) < EXAMPLES:
+        notes.append(f"The interval was learned with {EXAMPLES}; with fewer it holds less often.")
+    return Forecast(
+        names, found.expected, "answers", tuple(advise(found, known, form)), tuple(notes)
+    )
 
 
 def predictors(parent: Logits, merged: Logits) -> dict[str, float]:

@@ -97,11 +97,7 @@ class Bodies:
     def _average_factors(self, names: tuple[str, ...]) -> None:
         chosen = [self._vectors[name] for name in names]
         adapters = [vector for vector in chosen if isinstance(vector, LowRankVector)]
-        modules = set.intersection(*(set(vector.modules) for vector in adapters))
-        if len(adapters) < len(chosen) or any(set(v.modules) != modules for v in adapters):
-            what = "factor_average needs LoRA adapters of the same modules."
-            raise UsageError(Problem(" + ".join(names), what))
-        for module in modules:
+        for module in adapters[0].modules:
             piece = Piece(f"{module}.weight")
             B, A, scale = merged_update([factors(v, piece) for v in adapters], "factor_average")
             delta = (B @ A * scale).float()
@@ -140,6 +136,33 @@ def _check(vectors: Sequence[Vector], tasks: Sequence[Task]) -> None:
         for task in tasks
         if task.kind not in KINDS
     ]
+    if problems:
+        raise UsageError(problems)
+
+
+def check_factors(vectors: Sequence[Vector]) -> None:
+    """Whether factors can be averaged, before anything is loaded.
+
+    Raises:
+        UsageError: a model that is no LoRA adapter, other modules, or several ranks.
+    """
+    advice = "Forecast another method, such as average."
+    problems = [
+        Problem(vector.name, "is no LoRA adapter; factor_average needs adapters.", advice)
+        for vector in vectors
+        if not isinstance(vector, LowRankVector)
+    ]
+    adapters = [vector for vector in vectors if isinstance(vector, LowRankVector)]
+    for vector in adapters[1:]:
+        first = adapters[0]
+        if set(vector.modules) != set(first.modules):
+            what = f"changes other modules than {first.name}; factor_average needs the same."
+            problems.append(Problem(vector.name, what, advice))
+            continue
+        ranks = {(first.rank(module), vector.rank(module)) for module in first.modules}
+        for mine, its in sorted(pair for pair in ranks if pair[0] != pair[1]):
+            what = f"has rank {its}, {first.name} {mine}; factor_average needs one rank."
+            problems.append(Problem(vector.name, what, advice))
     if problems:
         raise UsageError(problems)
 

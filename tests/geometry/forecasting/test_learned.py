@@ -68,9 +68,9 @@ def test_advice_tells_what_was_measured_where_it_is_clear() -> None:
     noise = dataclasses.replace(clear, method="della", difference=-0.5)
     lower = dataclasses.replace(clear, method="slerp", low=-1000.0, high=5.0)
     learned = Learned("", {}, [LESSON], [clear, noise, lower])
-    found = Forecast(("a", "b"), tuple(losses), "weights")
+    found = Forecast(("a", "b"), tuple(losses), "answers")
     assert advise(found, learned, "lora") == [
-        "Where average cost 5 points and more, ties cost 2.0 points less "
+        "Where average (λ = 0.5) cost 5 points and more, ties cost 2.0 points less "
         "(± 0.5, 30 measured losses)."
     ]
     assert advise(found, learned, "full") == []
@@ -82,7 +82,7 @@ def test_the_better_method_is_advised() -> None:
         for method, x in (("average", 5.0), ("factor_average", 7.0))
         for task in ("a", "b")
     ]
-    found = Forecast(("a", "b"), tuple(both), "weights")
+    found = Forecast(("a", "b"), tuple(both), "answers")
     (line,) = advise(found, Learned("", {}, [], []), "lora")
     assert line.startswith("Merge by average: expected to cost 6.0 points")
     assert "factor_average 10.0" in line

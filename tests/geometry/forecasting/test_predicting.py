@@ -86,6 +86,15 @@ def test_equal_models_lose_nothing_and_an_untuned_one_has_no_predictors(family) 
     assert any("not defined" in reason for reason in refused)
 
 
+def test_equal_models_are_forecast_to_lose_nothing(family) -> None:
+    same = [
+        vectors.open(family / "sentiment", base=family / "base", name=name) for name in ("a", "b")
+    ]
+    found = forecast_from_weights(same, ["average"])
+    assert [(each.points, each.low, each.high) for each in found.expected] == [(0, 0, 0)] * 2
+    assert "a and b are equal: nothing is lost" in found.findings()[0]
+
+
 def test_same_values_whatever_the_threads(family) -> None:
     found = _open(family, PAIR)
     before = torch.get_num_threads()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
+from alliage.errors import UsageError
 from alliage.geometry.forecasting.result import Expected, Forecast
 from alliage.studies.results import read_table, write_table
 
 NAMES = ("a", "b", "c")
 
 
-def _forecast(refused=()):
+def _forecast(refused=(), needs="answers"):
     points = {("a", "b"): 1.0, ("b", "a"): 1.5, ("a", "c"): 5.0, ("c", "a"): 0.5,
               ("b", "c"): 9.0, ("c", "b"): 2.5}  # fmt: skip
     expected = [
@@ -21,7 +24,7 @@ def _forecast(refused=()):
         for (task, other), value in points.items()
     ]  # fmt: skip
     whole = [Expected(NAMES, name, "average", 7.0, 6.0, 8.0, {"x": 0.5}) for name in NAMES]
-    return Forecast(NAMES, (*expected, *([] if refused else whole)), "weights")
+    return Forecast(NAMES, (*expected, *([] if refused else whole)), needs)
 
 
 def test_groups_and_findings() -> None:
@@ -60,3 +63,16 @@ def test_refused_ones_are_told_by_reason() -> None:
     assert found.findings() == ["No forecast for 6 of 6 losses: x lies outside."]
     assert found.groups("average") == [("a",), ("b",), ("c",)]
     assert found.matrix("average")[0] == ("a", "", "–", "–")
+
+
+def test_weights_order_partners_and_tell_no_level() -> None:
+    found = _forecast(needs="weights")
+    # b costs a 1 point, c costs it 5.
+    assert found.matrix("average")[0] == ("a", "", "1", "2")
+    lines = found.findings()
+    assert "a with b the least, with c the most" in lines[0]
+    assert "do not tell how much" in lines[1]
+    assert not any("points" in line for line in lines)
+    assert found.best() is None
+    with pytest.raises(UsageError, match="Give the tasks"):
+        found.groups("average")

@@ -29,14 +29,17 @@ def advise(found: Forecast, learned: Learned, form: str) -> list[str]:
                 f"Merge by {best}: expected to cost {means[best]:.1f} points in the mean over "
                 f"pairs ({others})."
             )
-    for method in found.methods:
+    told: set[frozenset[str]] = set()
+    for method in found.methods if found.needs == "answers" else ():
         points = [e.points for e in found.pairs(method).values() if not e.refused]
         if not points:
             continue
         mean = sum(points) / len(points)
         for each in learned.comparisons:
             fits = each.form == form and each.against == method and each.low <= mean < each.high
-            if fits and abs(each.difference) > _CLEAR * each.error:
+            pair = frozenset((each.method, each.against))
+            if fits and pair not in told and abs(each.difference) > _CLEAR * each.error:
+                told.add(pair)
                 lines.append(_told(each))
     return lines
 
@@ -46,7 +49,14 @@ def _told(each: Comparison) -> str:
     span = f"{each.low:g} points and more" if each.high > 100 else f"{each.low:g} to {each.high:g}"
     if each.low < 0:
         span = f"less than {each.high:g} points"
+    against, method = (_named(name) for name in (each.against, each.method))
     return (
-        f"Where {each.against} cost {span}, {each.method} cost {abs(each.difference):.1f} points "
+        f"Where {against} cost {span}, {method} cost {abs(each.difference):.1f} points "
         f"{less} (± {each.error:.1f}, {each.losses} measured losses)."
     )
+
+
+def _named(method: str) -> str:
+    """With its scale of the sum of task vectors, for pairs."""
+    scale = {"average": 0.5, "task_arithmetic": 0.4}.get(method)
+    return method if scale is None else f"{method} (λ = {scale:g})"

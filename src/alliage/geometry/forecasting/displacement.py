@@ -18,7 +18,6 @@ from torch import Tensor
 from alliage.geometry.surveying.pairs import LowRankUpdate
 
 Planned = Literal["average", "factor_average"]
-PLANNED: tuple[Planned, ...] = ("average", "factor_average")
 
 
 def merged_update(updates: Sequence[LowRankUpdate], method: Planned = "average") -> LowRankUpdate:

@@ -16,6 +16,10 @@ from alliage.geometry.forecasting.predicting import Member, OnEvent, predict
 from alliage.geometry.forecasting.result import Expected, Forecast
 from alliage.vectors import LowRankVector, TaskVector, Vector
 
+# A merge that moves a model by less than a thousandth of its update, or its answers by less than
+# a thousandth of a point, is that model: nothing is lost.
+_NOTHING = 1e-3
+
 
 def forecast_from_weights(
     vectors: Sequence[Vector],
@@ -136,6 +140,11 @@ def expect(
         refused = [f"nothing was learned of merging {words} by {method}"]
     else:
         refused = lesson.outside(values, size, ranks)
+    change = values.get("variation", math.nan)
+    if method in ("average", "factor_average"):
+        change = values.get("all.distance", change)
+    if change < _NOTHING:
+        return Expected(names, task, method, 0.0, 0.0, 0.0, values)
     if lesson is None or refused:
         nothing = (math.nan, math.nan, math.nan)
         return Expected(names, task, method, *nothing, values, tuple(refused))

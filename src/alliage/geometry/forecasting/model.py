@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -107,13 +107,9 @@ class Model:
                 found.append(f"{name} {where}; it was learned from {low:.3g} to {high:.3g}")
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain lists and numbers."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """What `to_json` made."""
+        """From plain lists and numbers."""
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in content.items()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alliage.errors import Problem, UsageError
 from alliage.geometry.forecasting.groups import groups
 from alliage.geometry.forecasting.learned import Needs
 from alliage.geometry.forecasting.model import LEVEL
@@ -82,12 +83,24 @@ class Forecast:
         }
 
     def groups(self, method: str, threshold: float = TOGETHER) -> list[tuple[str, ...]]:
-        """Models that go together: no pair is expected to lose more than `threshold` points."""
+        """Models that go together: no pair is expected to lose more than `threshold` points.
+
+        Raises:
+            UsageError: the forecast is from weights, which do not tell how much is lost.
+        """
+        if self.needs == "weights":
+            what = "weights do not tell how much a task loses."
+            raise UsageError(Problem("groups", what, "Give the tasks of the models."))
         losses = {key: each.points for key, each in self.pairs(method).items()}
         return groups(self.names, losses, threshold)
 
     def best(self) -> str | None:
-        """The method with the least expected loss over all pairs; None without forecasts."""
+        """The method with the least expected loss over all pairs; None without forecasts.
+
+        None from weights, too: they do not tell how much is lost.
+        """
+        if self.needs == "weights":
+            return None
         means = {}
         for method in self.methods:
             points = [each.points for each in self.pairs(method).values() if not each.refused]
@@ -97,7 +110,7 @@ class Forecast:
 
     def findings(self) -> list[str]:
         """What stands out, one line each; and why there is no forecast."""
-        lines = []
+        lines = self._from_weights() if self.needs == "weights" else []
         if (method := self.best()) is not None:
             known = [each for each in self.pairs(method).values() if not each.refused]
             known.sort(key=lambda each: each.points)
@@ -124,6 +137,31 @@ class Forecast:
             lines.append(f"No forecast for {count} of {len(self.expected)} losses: {reason}.")
         return [*lines, *self.advice]
 
+    def _from_weights(self) -> list[str]:
+        """The order of each task's partners, and models that merging does not change."""
+        lines = []
+        for method in self.methods:
+            same, ordered = [], []
+            for task in self.names:
+                own = [each for (name, _), each in self.pairs(method).items() if name == task]
+                known = [each for each in own if not each.refused]
+                same += [each.models for each in known if each.high == 0]
+                if len(known) > 1:
+                    known.sort(key=lambda each: each.points)
+                    least, most = (_others(each) for each in (known[0], known[-1]))
+                    ordered.append(f"{task} with {least} the least, with {most} the most")
+            for models in dict.fromkeys(same):
+                what = f"the layers of {' and '.join(models)} are equal: nothing is lost."
+                lines.append(f"By {method}: {what}")
+            if ordered:
+                lines.append(f"By {method} loses {'; '.join(ordered)}.")
+        if not self.refused:
+            lines.append(
+                "Weights do not tell how much a task loses, nor which task loses more: give each "
+                "model's task for that."
+            )
+        return lines
+
     def to_rows(self) -> Iterator[dict[str, Any]]:
         """Every expected loss, as rows of the results table "forecast"."""
         for each in self.expected:
@@ -149,8 +187,15 @@ class Forecast:
         return pd.DataFrame(rows)
 
     def matrix(self, method: str) -> Sequence[tuple[str, ...]]:
-        """A row for each task: its name, and what it is expected to lose merged with each other."""
+        """A row for each task: its name, and what it is expected to lose merged with each other.
+
+        From weights the places of its partners: 1 is expected to cost the task least.
+        """
         pairs = self.pairs(method)
+        if self.needs == "weights":
+            return [
+                (task, *(_place(pairs, task, other) for other in self.names)) for task in self.names
+            ]
         return [
             (task, *("" if other == task else _cell(pairs[task, other]) for other in self.names))
             for task in self.names
@@ -168,12 +213,17 @@ class Forecast:
             for method in self.methods
         ]
 
+    @property
+    def caption(self) -> str:
+        """What the table of pairs says."""
+        return ORDER if self.needs == "weights" else CAPTION
+
     def __repr__(self) -> str:
         state = "no forecast" if self.refused else f"by {', '.join(self.methods)}"
         return f"<Forecast of merges of {len(self.names)} models from {self.needs}: {state}>"
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{html.escape(repr(self)[1:-1])}. {html.escape(CAPTION)}</p>"]
+        parts = [f"<p>{html.escape(repr(self)[1:-1])}. {html.escape(self.caption)}</p>"]
         for method in self.methods:
             head = "".join(f"<th>{html.escape(cell)}</th>" for cell in ("", *self.names))
             body = "".join(
@@ -193,6 +243,20 @@ CAPTION = (
     f"the column's; of ten losses {LEVEL * 10:g} lie within the interval."
 )
 
+ORDER = "The partners of the task of a row in order: 1 is expected to cost it least."
+
+
+def _place(pairs: Mapping[tuple[str, str], Expected], task: str, other: str) -> str:
+    if task == other:
+        return ""
+    points = [each.points for (name, _), each in pairs.items() if name == task]
+    own = pairs[task, other].points
+    return "–" if math.isnan(own) else str(1 + sum(each < own for each in points))
+
+
+def _others(expected: Expected) -> str:
+    return ", ".join(name for name in expected.models if name != expected.task)
+
 
 def _cell(expected: Expected) -> str:
     if math.isnan(expected.points):
@@ -201,5 +265,4 @@ def _cell(expected: Expected) -> str:
 
 
 def _told(expected: Expected) -> str:
-    others = ", ".join(name for name in expected.models if name != expected.task)
-    return f"{expected.task} with {others} {_cell(expected)} points"
+    return f"{expected.task} with {_others(expected)} {_cell(expected)} points"
