@@ -16,7 +16,7 @@ from benchmarks._merge_families import FAMILIES
 from benchmarks._mergeability_losses import interval, within
 from benchmarks._mergeability_merges import UNLABELLED
 
-COMMAND = "python -m benchmarks mergeability --learn"
+COMMAND = "python -m benchmarks mergeability --home HOME --learn"
 FROM_WEIGHTS = {"lora": ("all.lost",), "full": ("value.lost",)}
 FROM_ANSWERS = ("expected", "variation")
 _FEW = 100  # losses that a lesson needs: those of the pairs of two seeds
@@ -110,6 +110,7 @@ def learn(table: pd.DataFrame, weights: Mapping[tuple[str, str], pd.DataFrame]) 
         },
         "scored": int(table["examples"].max()),
         "unlabelled": UNLABELLED,
+        "merges": counted(table),
         "losses": len(table),
         "losses_sha256": digest,
         "versions": {
@@ -141,6 +142,54 @@ def compared(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
                          round(float(means.mean()), 2), round(error, 2))
                     )  # fmt: skip
     return found
+
+
+def counted(table: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
+    """Merges that were measured: family -> method -> size of the set -> count."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for (family, method, size), rows in table.groupby(["family", "method", "size"]):
+        count = rows.groupby(["seed", "models"]).ngroups
+        found.setdefault(str(family), {}).setdefault(str(method), {})[str(size)] = count
+    return found
+
+
+def constant(rows: pd.DataFrame) -> float:
+    """The error of the mean loss of merges without the task, as a forecast of pairs; points."""
+    errors = []
+    pairs = rows[rows["size"] == 2]
+    for task, own in pairs.groupby("task"):
+        others = rows[[task not in models.split("+") for models in rows["models"]]]
+        errors.append((own["loss"] - others["loss"].mean()).abs())
+    return float(pd.concat(errors).mean())
+
+
+def chosen_elsewhere(candidates: Mapping[str, pd.Series]) -> tuple[str, pd.Series]:
+    """Coefficients of each task by the predictor that is best on all other tasks.
+
+    Args:
+        candidates: predictor -> coefficients of `within`, by task and more.
+
+    Returns:
+        the predictor that is chosen most often, and the coefficients.
+    """
+    table = pd.DataFrame(dict(candidates)).fillna(0.0)
+    tasks = table.index.get_level_values("task")
+    picked, parts = [], []
+    for task in sorted(set(tasks)):
+        best = table[tasks != task].mean().idxmax()
+        picked.append(best)
+        parts.append(table.loc[tasks == task, best])
+    return max(sorted(set(picked)), key=picked.count), pd.concat(parts)
+
+
+def ceiling(pairs: pd.DataFrame) -> float:
+    """The largest coefficient that any forecast could reach on losses of these examples.
+
+    One half of the examples foretells the other with r, all of them others like them with
+    2r/(1 + r) (Spearman, Brown), and the truth foretells them with the square root of that.
+    """
+    r = max(float(within(pairs.assign(loss=pairs["second"]), "first").mean()), 0.0)
+    return float(np.sqrt(2 * r / (1 + r)))
 
 
 def form_of(family: str) -> str:

@@ -20,7 +20,7 @@ def test_with_answers_it_says_points_intervals_and_groups(alliage, workspace):
     assert "average: points lost" in done.stdout
     assert " ± " in done.stdout
     assert "Least expected loss by average" in done.stdout
-    assert "unlabelled examples" in done.stderr
+    assert "sentiment 8, topics 9" in done.stderr
     table = read_table(workspace / "results", "forecast")
     assert sorted(table["task"]) == ["sentiment", "topics"]
     assert (table["low"] < table["loss"]).all()

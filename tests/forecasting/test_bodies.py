@@ -12,7 +12,9 @@ from alliage.data import Example, Task
 from alliage.errors import UsageError
 from alliage.evaluation.answers import predict
 from alliage.evaluation.models import load_classifier
+from alliage.forecasting.asking import _widened
 from alliage.forecasting.bodies import Bodies
+from alliage.geometry.forecasting.result import Expected
 
 LABELS = {"sentiment": ("negative", "positive"), "topics": ("weather", "sport", "arts")}
 TEXTS = ["the film was good", "rain", "a great goal", "the book is not good", "a short team"] * 4
@@ -83,7 +85,13 @@ def test_equal_models_lose_nothing_by_their_answers(family) -> None:
     found = alliage.forecast(family / "base", same, tasks=[task, task], examples=20)
     assert [each.points for each in found.expected] == [0, 0]
     assert "a 20, b 20" in found.notes[0]
-    assert "with fewer" in found.notes[1]
+    assert "of n fewer" in found.notes[1]
+
+
+def test_fewer_examples_widen_the_interval() -> None:
+    known = Expected(("a", "b"), "a", "average", 3.0, 1.0, 5.0, {})
+    assert (_widened(known, 16).low, _widened(known, 16).high) == (-1.0, 7.0)  # √(64/16) = 2
+    assert _widened(known, 400) == known
 
 
 def test_factors_of_full_models_are_refused_before_anything_is_loaded(family) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alliage.data import Task, load_task
@@ -79,13 +81,6 @@ def forecast(
         check_factors(vectors)
     loaded = [task if isinstance(task, Task) else load_task(task) for task in tasks]
     bodies = Bodies(vectors, loaded, split, examples)
-    few = [
-        Problem(name, f"{len(answers)} examples in {split}.", f"{_FEWEST} or more are needed.")
-        for name, answers in bodies.parents.items()
-        if len(answers) < _FEWEST
-    ]
-    if few:
-        raise UsageError(few)
     names = tuple(vector.name for vector in vectors)
     merges = [(method, group) for method in wanted for group in planned_sets(names)]
     known, form = shipped(), form_of(vectors)
@@ -103,14 +98,28 @@ def forecast(
         ]  # fmt: skip
         if on_event is not None:
             on_event("merging and asking", done, len(merges))
+    counts = {name: len(answers) for name, answers in bodies.parents.items()}
+    expected = [_widened(each, counts[each.task]) for each in expected]
     found = Forecast(names, tuple(expected), "answers")
-    counts = ", ".join(f"{name} {len(bodies.parents[name])}" for name in names)
-    notes = [f"Unlabelled examples of each task ({split} split): {counts}."]
-    if min(len(answers) for answers in bodies.parents.values()) < EXAMPLES:
-        notes.append(f"The interval was learned with {EXAMPLES}; with fewer it holds less often.")
+    told = ", ".join(f"{name} {counts[name]}" for name in names)
+    notes = [f"Unlabelled examples of each task ({split} split): {told}."]
+    if min(counts.values()) < EXAMPLES:
+        notes.append(
+            f"Intervals were learned with {EXAMPLES} examples; of n fewer they are √({EXAMPLES}/n) "
+            "times wider, which is not measured."
+        )
     return Forecast(
         names, found.expected, "answers", tuple(advise(found, known, form)), tuple(notes)
     )
+
+
+def _widened(expected: Expected, count: int) -> Expected:
+    """With an interval that is wider where fewer examples were asked than it was learned with."""
+    factor = math.sqrt(max(EXAMPLES / count, 1.0))
+    low, high = (
+        expected.points + factor * (end - expected.points) for end in (expected.low, expected.high)
+    )
+    return replace(expected, low=low, high=high)
 
 
 def predictors(parent: Logits, merged: Logits) -> dict[str, float]:
