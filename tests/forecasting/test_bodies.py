@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from alliage.data import Example, Task
 from alliage.errors import UsageError
 from alliage.evaluation.answers import predict
 from alliage.evaluation.models import load_classifier
-from alliage.forecasting.asking import _widened
+from alliage.forecasting.asking import _measured, _widened
 from alliage.forecasting.bodies import Bodies
 from alliage.geometry.forecasting.result import Expected
 
@@ -86,6 +88,18 @@ def test_equal_models_lose_nothing_by_their_answers(family) -> None:
     assert [each.points for each in found.expected] == [0, 0]
     assert "a 20, b 20" in found.notes[0]
     assert "of n fewer" in found.notes[1]
+
+
+def test_what_was_never_measured_is_refused() -> None:
+    merges = {"texts-lora": {"average": {"2": 9}}, "images": {"ties": {"2": 3, "4": 1}}}
+    known = Expected(("a", "b"), "a", "average", 3.0, 1.0, 5.0, {})
+    assert _measured(known, "lora", merges) == known
+    assert "tuned in full by average was" in _measured(known, "full", merges).refused[0]
+    mixed = "LowRankVector and TaskVector"
+    assert "no merge" in _measured(known, mixed, merges).refused[0]
+    many = replace(known, models=("a", "b", "c"))
+    assert "at most 2" in _measured(many, "lora", merges).refused[0]
+    assert not _measured(replace(many, method="ties"), "full", merges).refused
 
 
 def test_fewer_examples_widen_the_interval() -> None:

@@ -99,7 +99,8 @@ def forecast(
         if on_event is not None:
             on_event("merging and asking", done, len(merges))
     counts = {name: len(answers) for name, answers in bodies.parents.items()}
-    expected = [_widened(each, counts[each.task]) for each in expected]
+    merges_of = known.source["merges"]
+    expected = [_measured(_widened(each, counts[each.task]), form, merges_of) for each in expected]
     found = Forecast(names, tuple(expected), "answers")
     told = ", ".join(f"{name} {counts[name]}" for name in names)
     notes = [f"Unlabelled examples of each task ({split} split): {told}."]
@@ -111,6 +112,33 @@ def forecast(
     return Forecast(
         names, found.expected, "answers", tuple(advise(found, known, form)), tuple(notes)
     )
+
+
+def _measured(
+    expected: Expected, form: str, merges: Mapping[str, Mapping[str, Mapping[str, int]]]
+) -> Expected:
+    """Refused where no merge of the form by the method, or of so many models, was measured.
+
+    Args:
+        expected: of one task.
+        form: how the models were tuned.
+        merges: family -> method -> size of the set -> how many were measured.
+    """
+    fitting = [by for name, by in merges.items() if name.endswith("lora") == (form == "lora")]
+    sizes = [int(size) for by in fitting for size in by.get(expected.method, ())]
+    reason = None
+    if form not in ("lora", "full") or not sizes:
+        words = {"lora": "LoRA adapters", "full": "models tuned in full"}.get(form, form)
+        reason = f"no merge of {words} by {expected.method} was measured"
+    elif len(expected.models) > max(sizes):
+        reason = (
+            f"{len(expected.models)} models at once; by {expected.method} at most {max(sizes)} "
+            "were measured"
+        )
+    if reason is None or expected.low == expected.high == 0:
+        return expected
+    nothing = math.nan
+    return replace(expected, points=nothing, low=nothing, high=nothing, refused=(reason,))
 
 
 def _widened(expected: Expected, count: int) -> Expected:
