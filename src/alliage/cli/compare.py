@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "alliage compare --base base sentiment topics",
-    "alliage compare --base base sentiment-lora topics-lora --metrics geodesic --modules q,v",
-    "alliage compare --base base sentiment-lora topics-lora --metrics core_energy,rec --spectra",
+    "alliage compare --base base sentiment-lora topics-lora --metrics geodesic,rec --modules q,v",
 )
 
 
