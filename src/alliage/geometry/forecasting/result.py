@@ -127,7 +127,8 @@ class Forecast:
                 )
             else:
                 lines.append(
-                    f"By {method} every pair is expected to lose more than {TOGETHER:g} points."
+                    f"By {method} one task of every pair or both are expected to lose more than "
+                    f"{TOGETHER:g} points."
                 )
         reasons = itertools.chain.from_iterable(each.refused for each in self.expected)
         counts: dict[str, int] = {}
