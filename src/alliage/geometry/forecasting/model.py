@@ -1,8 +1,8 @@
 """From predictors to points of accuracy: a small model that says how far it may be wrong.
 
-Ridge regression on standardised predictors. The interval is conformal: nine tenths of the losses
-of tasks that were left out lie within it (Vovk et al. 2005; by leaving out, as in Barber et al.
-2021, arXiv:1905.02928).
+Ridge regression on standardised predictors. The interval is as wide as nine tenths of the errors on
+tasks that were left out (the jackknife of Barber et al. 2021, arXiv:1905.02928, with tasks in place
+of examples): what it holds is measured, and no guarantee.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class Forecast:
 
 CAPTION = (
     "Points of accuracy that the task of a row is expected to lose when its model is merged with "
-    f"the column's; of ten losses {LEVEL * 10:g} lie within the interval."
+    f"the column's; of ten losses of tasks left out while learning, {LEVEL * 10:g} lay within it."
 )
 
 ORDER = "The partners of the task of a row in order: 1 is expected to cost it least."
