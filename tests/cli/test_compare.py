@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 
+import pandas as pd
 import pytest
 
 from alliage.studies.results import read_table
@@ -154,3 +156,35 @@ def test_titles_count_the_modules_of_each_pair():
     assert _title(survey, "geodesic") == "geodesic, mean over 2–4 modules [95 %]"
     values[:, :, 1:] = np.nan
     assert _title(survey, "geodesic") == "geodesic"
+
+
+def test_every_picture_is_drawn_with_its_numbers_beside(alliage, tmp_path):
+    models = ("sentiment-lora", "topics-lora", "sentiment")
+    options = ("--modules", "q,v", "--metrics", "geodesic,l2", "--json", "--figures", "figures")
+    done = alliage(*models, *options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    home = tmp_path / "figures"
+    kinds = ("map-pca", "map-mds", "map-nonmetric", "dendrogram", "heatmap", "profile")
+    wanted = {f"{kind}-{metric}" for kind in kinds for metric in ("geodesic", "l2")}
+    drawn = {path.stem for path in home.iterdir()} - {"spectrum"}
+    assert drawn == wanted
+    assert sorted(document["figures"]) == sorted(f"figures/{p.name}" for p in home.iterdir())
+    for name in wanted:
+        assert ET.parse(home / f"{name}.svg").getroot().tag.endswith("svg")
+    matrix = pd.read_csv(home / "heatmap-l2.csv", index_col=0)
+    assert sorted(matrix.index) == sorted(models)
+    means = dict(zip(document["models"], document["metrics"]["l2"]["mean"], strict=True))
+    expected = means["sentiment"][document["models"].index("topics-lora")]
+    assert matrix.loc["sentiment", "topics-lora"] == pytest.approx(expected, rel=1e-12)
+    again = {path.name: path.read_bytes() for path in home.iterdir()}
+    alliage(*models, *options)
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == again
+
+
+def test_a_file_is_no_folder_for_figures(alliage, tmp_path):
+    (tmp_path / "figures").write_text("mine")
+    done = alliage("sentiment", "topics", "--metrics", "l2", "--figures", "figures")
+    assert done.returncode == 2
+    assert "figures: is a file" in done.stderr
+    assert (tmp_path / "figures").read_text() == "mine"

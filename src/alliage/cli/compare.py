@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,7 +122,7 @@ def _write(survey: Survey, out: str) -> list[str]:
     """The tables that have rows, and beside them the whole survey as `Survey.load` reads it."""
     from alliage.studies.results import write_table
 
-    command = shlex.join(["alliage", *sys.argv[1:]])
+    command = console.command_line()
     tables = {
         "distances": [*survey.to_rows()],
         "inclusion": [*survey.to_inclusion_rows()],

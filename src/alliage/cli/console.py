@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -27,6 +28,11 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an interrupted run to OUT ended.")
 ]
 CORES = os.cpu_count() or 1
+
+
+def command_line() -> str:
+    """The command as it was typed, for the tables that it writes."""
+    return shlex.join(["alliage", *sys.argv[1:]])
 
 
 def check_device(device: str) -> None:

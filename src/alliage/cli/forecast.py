@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,7 +62,7 @@ def forecast(
         )  # fmt: skip
     written: str | None = None
     if out is not None:
-        command = shlex.join(["alliage", *sys.argv[1:]])
+        command = console.command_line()
         written = str(write_table(out, "forecast", found.to_rows(), command=command))
     if json:
         console.print_json(_document(found, written))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,7 +56,7 @@ def interference(
         )  # fmt: skip
     written: str | None = None
     if out is not None:
-        command = shlex.join(["alliage", *sys.argv[1:]])
+        command = console.command_line()
         written = str(write_table(out, "interference", found.to_rows(), command=command))
     drawn: list[str] = []
     if figures is not None:

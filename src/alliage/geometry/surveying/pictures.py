@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -21,25 +22,25 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-class Pictures:
+class Pictures(ABC):
     """What a survey draws; the survey itself has the names and the numbers."""
 
     null: xr.Dataset
     spectra: xr.Dataset
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The models'."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def metrics(self) -> tuple[str, ...]:
         """What was measured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __getitem__(self, metric: str) -> xr.DataArray:
         """One metric, dimensions (task, other, module)."""
-        raise NotImplementedError
 
     def map(self, metric: str, method: str = "pca") -> TaskMap:
         """The models as points in the plane, by their mean distances over modules.
